@@ -1,0 +1,55 @@
+# make quickstart   from a bare machine to a corpus, a student and a report
+# make test         everything that CI runs: lint, types, tests
+# make bench        the benchmarks, one table each
+# make install      .venv with the CPU teacher; GPU=1 for a machine with NVIDIA GPUs
+.PHONY: install install-dev quickstart test lint bench clean
+.DEFAULT_GOAL := install
+
+PYTHON ?= python3
+BIN := .venv/bin
+ifdef GPU
+EXTRA := gpu
+else
+EXTRA := cpu
+UV_FLAGS := --override requirements/cpu-overrides.txt
+endif
+
+# PyTorch's CPU build: from the wheel folder that pip is set up with, if it has one, else from PyTorch's own index.
+WHEELS = $${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/pip config get global.find-links 2>/dev/null)}}
+define uv_install
+	wheels="$(WHEELS)"; backend="$(if $(GPU),,--torch-backend=cpu)"; \
+	if ls $$wheels/torch-*+cpu*.whl >/dev/null 2>&1; then export UV_FIND_LINKS="$$wheels"; backend=; fi; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $$backend $(UV_FLAGS) -c requirements/constraints.txt $(1)
+endef
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+
+.venv/installed-$(EXTRA): .venv/bin/uv pyproject.toml requirements/cpu-overrides.txt requirements/constraints.txt
+	@echo "installing distill-data with its $(EXTRA) teacher into .venv"
+	@$(call uv_install,-e '.[$(EXTRA)]')
+	@touch $@
+
+.venv/installed-$(EXTRA)-dev: .venv/installed-$(EXTRA)
+	@echo "installing what the tests need"
+	@$(call uv_install,-e '.[$(EXTRA),dev]')
+	@touch $@
+
+install: .venv/installed-$(EXTRA)
+
+install-dev: .venv/installed-$(EXTRA)-dev
+
+quickstart: install
+	$(BIN)/distill-data run configs/quickstart.yaml
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv data

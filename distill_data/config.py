@@ -1,0 +1,537 @@
+"""The config: a frozen tree of pydantic models, read from YAML and overridden with `--set key.path=value`.
+
+Every field carries its documentation below it; README's reference is generated from here.
+Validators only look at values: no file is opened and no model is loaded here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from distill_data.errors import ConfigError
+
+CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class ReasoningGymPrompts(Section):
+    """Prompts made by a reasoning_gym task: endless, checkable, reproducible from a seed."""
+
+    source: Literal["reasoning_gym"]
+    """Which kind of source this is."""
+    task: str
+    """Name of the reasoning_gym dataset, such as `chain_sum`."""
+    size: PositiveInt
+    """How many prompts to make."""
+    seed: int = 0
+    """Seed of the task's generator; the same seed and options give the same prompts."""
+    options: dict[str, Any] = {}
+    """Options of the task, as reasoning_gym names them."""
+    name: str | None = None
+    """Name of this source in corpora and reports; `task` when left out."""
+
+    @property
+    def label(self) -> str:
+        """The name that rows of this source carry."""
+        return self.name or self.task
+
+
+class DatasetPrompts(Section):
+    """Prompts from whatever `datasets.load_dataset` reads: a hub id, a folder, Parquet, JSON lines, CSV."""
+
+    source: Literal["dataset"]
+    """Which kind of source this is."""
+    path: str
+    """Hub id, local folder, or local `.parquet`, `.jsonl`, `.json`, `.csv` file."""
+    subset: str | None = None
+    """Configuration of a hub dataset (`load_dataset`'s `name`)."""
+    split: str = "train"
+    """Split to read."""
+    revision: str | None = None
+    """Revision of a hub dataset."""
+    prompt: str | None = None
+    """Text column that holds the prompt; it becomes one user message."""
+    messages: str | None = None
+    """Chat column: a list of `{role, content}`."""
+    reference: str | None = None
+    """Column with the right answer, for verifiers that need one."""
+    limit: PositiveInt | None = None
+    """Take at most this many rows, from the top."""
+    name: str | None = None
+    """Name of this source in corpora and reports; the last part of `path` when left out."""
+
+    @model_validator(mode="after")
+    def _exactly_one_prompt_column(self) -> DatasetPrompts:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError(
+                f"needs exactly one of prompt: (a text column) and messages: (a chat column), "
+                f"got prompt={self.prompt!r} and messages={self.messages!r}"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """The name that rows of this source carry."""
+        return self.name or Path(self.path).name.split(".")[0]
+
+
+PromptSource = Annotated[ReasoningGymPrompts | DatasetPrompts, Field(discriminator="source")]
+
+
+class Sampling(Section):
+    """How the teacher samples. Part of the teacher's id, except `samples`."""
+
+    samples: PositiveInt = 1
+    """Traces per prompt. Raising it later generates only the new ones."""
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.7
+    """Sampling temperature; 0 is greedy. Soft labels are always the distribution at temperature 1."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus sampling; below 1 it costs 1.4 to 1.9 times the time on a CPU."""
+    top_k: NonNegativeInt = 0
+    """Sample from the k likeliest tokens only; 0 is off."""
+    max_tokens: PositiveInt = 512
+    """A trace is cut after this many completion tokens (finish reason `length`)."""
+    seed: int = 0
+    """Each trace is sampled with its own seed, made from this, its prompt and its sample index."""
+
+    @model_validator(mode="after")
+    def _greedy_has_one_sample(self) -> Sampling:
+        if self.temperature == 0.0 and self.samples > 1:
+            raise ValueError(
+                f"temperature 0 gives the same trace {self.samples} times: set samples: 1 or raise temperature"
+            )
+        return self
+
+
+class SoftLabelSelection(Section):
+    """Which part of the teacher's next-token distribution is kept. Part of the teacher's id."""
+
+    min_prob: Probability = 0.001
+    """Keep every token with at least this probability (and always the likeliest)."""
+    max_support: Annotated[int, Field(ge=1, le=255)] = 64
+    """Keep at most this many tokens per position; the rest is the tail bucket."""
+
+
+class Reasoning(Section):
+    """How a completion is split into thinking and answer. Never part of the teacher's id."""
+
+    open_tag: str = "<think>"
+    """Opens the thinking; it may sit in the chat template's generation prompt."""
+    close_tag: str = "</think>"
+    """Closes the thinking; a trace that opened but never closed it is `unfinished_thinking`."""
+    answer_pattern: str | None = None
+    """For teachers without thinking tags: a regular expression whose last match (its first group, where it
+    has one) is the answer; what stands before it is the thinking; no match is `missing_answer`."""
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _answer_pattern_compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+
+class Engine(Section):
+    """How the teacher is run: never part of an id, so it may differ from machine to machine."""
+
+    max_model_len: PositiveInt | None = None
+    """Context length in tokens, prompt and completion together; the model's own when left out."""
+    max_num_seqs: PositiveInt = 64
+    """Sequences decoded at once."""
+    replicas: PositiveInt = 1
+    """Teacher workers on this machine, each with an engine of its own."""
+    tensor_parallel_size: PositiveInt = 1
+    """GPUs per replica."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Share of a GPU's memory that vLLM may take."""
+    cpu_kv_cache_gib: PositiveInt = 2
+    """KV cache on a machine without a GPU, in GiB."""
+    enforce_eager: bool | None = None
+    """Skip compilation and CUDA graphs; when left out: true on a CPU, false on a GPU."""
+    options: dict[str, Any] = {}
+    """Further keyword arguments of `vllm.EngineArgs`, for execution only (parallelism, memory, kernels)."""
+
+    @field_validator("options")
+    @classmethod
+    def _options_leave_identity_alone(cls, options: dict[str, Any]) -> dict[str, Any]:
+        owned = {
+            "model", "tokenizer", "revision", "dtype", "quantization", "hf_overrides", "trust_remote_code",
+            "logprobs_mode", "max_logprobs", "seed", "load_format", "generation_config",
+        }  # fmt: skip
+        if taken := sorted(owned & options.keys()):
+            raise ValueError(f"{', '.join(taken)} would change what the teacher says: set it under teacher:")
+        return options
+
+
+class Teacher(Section):
+    """The strong model, and everything that decides what it says."""
+
+    model: str
+    """Hub id, local folder, `.gguf` file, or `gguf+package://PACKAGE/FILE` for a GGUF file in a Python package."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; the commit it names goes into the teacher's id."""
+    backend: Literal["vllm", "replay"] = "vllm"
+    """`replay` makes up traces from a hash, with the model's tokenizer and no model: for dry runs and tests."""
+    system_prompt: str | None = None
+    """System message put before every prompt that has none of its own."""
+    prompt_format: Literal["chat", "text"] = "chat"
+    """`chat` renders the model's chat template; `text` feeds the prompt's text as it is (base models)."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Arguments of the chat template, such as `enable_thinking: true`."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Precision of the weights; the output head always computes in float32."""
+    quantization: str | None = None
+    """vLLM quantization method; the model's own when left out."""
+    trust_remote_code: bool = False
+    """Run code that ships with the model. Only for models that you have read."""
+    sampling: Sampling = Sampling()
+    """How traces are sampled."""
+    soft_labels: SoftLabelSelection = SoftLabelSelection()
+    """What is kept of every token's distribution."""
+    reasoning: Reasoning = Reasoning()
+    """How thinking is told from the answer."""
+    engine: Engine = Engine()
+    """How the engine runs; never part of an id."""
+
+
+class Judge(Section):
+    """Scores every trace against its prompt's reference. Left out: nothing is judged."""
+
+    verifier: Literal["reasoning_gym", "exact"]
+    """`reasoning_gym`: the task's own scorer. `exact`: the answer, or the final answer found in it, is the reference."""
+    pass_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """A trace passes with at least this score (0 to 1)."""
+
+
+class Keep(Section):
+    """Which traces of a prompt enter the corpus."""
+
+    passed_only: bool = False
+    """Keep only traces that passed the judge (rejection sampling)."""
+
+
+class Filters(Section):
+    """Reasons to drop a trace whatever the judge said; dropped rows stay readable in `rejected/`."""
+
+    truncated: bool = True
+    """Drop traces cut by `max_tokens` or by the context."""
+    unfinished_thinking: bool = True
+    """Drop traces that opened a thought and never closed it."""
+    missing_answer: bool = True
+    """Drop traces whose answer is empty."""
+
+
+class Validation(Section):
+    """Held-out rows. Split by prompt, never by sample; a prompt stays on its side in later versions."""
+
+    fraction: Fraction = 0.1
+    """Share of prompts held out; at least one prompt when above 0."""
+    seed: int = 0
+    """Another seed holds out other prompts."""
+
+
+class FromConfig(Section):
+    """A student with random weights, built from an architecture."""
+
+    from_config: dict[str, Any]
+    """`model_type` and any field of that architecture's transformers config; vocabulary and special tokens
+    come from the tokenizer."""
+
+    @field_validator("from_config")
+    @classmethod
+    def _names_its_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("model_type"), str):
+            raise ValueError("needs model_type, for example model_type: llama")
+        return value
+
+
+class Loss(Section):
+    """loss = kl x KL(teacher || student) + cross_entropy x CE(sampled token), means over completion tokens."""
+
+    kl: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of the forward KL on the support, with the tail as one bucket on both sides."""
+    cross_entropy: Annotated[float, Field(ge=0.0)] = 0.1
+    """Weight of the cross-entropy on the token that the teacher sampled."""
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Loss:
+        if self.kl == 0 and self.cross_entropy == 0:
+            raise ValueError("kl and cross_entropy are both 0: give at least one a weight")
+        return self
+
+
+class Train(Section):
+    """The light fine-tuning step, on the transformers Trainer."""
+
+    steps: PositiveInt = 100
+    """Optimizer steps."""
+    batch_size: PositiveInt = 8
+    """Traces per step and device."""
+    gradient_accumulation: PositiveInt = 1
+    """Batches per optimizer step."""
+    learning_rate: PositiveFloat = 1.0e-4
+    """Peak learning rate; linear warm-up, then cosine decay."""
+    warmup_ratio: Fraction = 0.05
+    """Share of the steps that warm up."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """AdamW's weight decay."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradient clipping."""
+    max_length: PositiveInt = 1024
+    """Longer traces (prompt and completion) are left out of training and counted, never cut."""
+    bf16: bool = False
+    """Train in bfloat16 autocast."""
+    seed: int = 0
+    """Seed of initial weights and data order."""
+    loss: Loss = Loss()
+    """What is minimised."""
+
+
+class Evaluate(Section):
+    """How the student is measured on the held-out traces."""
+
+    max_traces: PositiveInt = 256
+    """At most this many held-out traces, from the top."""
+    batch_size: PositiveInt = 8
+    """Traces per batch."""
+
+
+class Student(Section):
+    """The small model. Left out: nothing is trained."""
+
+    model: str | FromConfig
+    """Hub id or local folder to start from, or `from_config:` for random weights."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    tokenizer: str = "teacher"
+    """`teacher`, or the hub id or folder of a tokenizer; distributions need the teacher's own vocabulary."""
+    trust_remote_code: bool = False
+    """Run code that ships with the model. Only for models that you have read."""
+    train: Train = Train()
+    """How it is trained."""
+    evaluate: Evaluate = Evaluate()
+    """How it is measured."""
+
+
+class Storage(Section):
+    """How files are written: never part of an id."""
+
+    shard_size: PositiveInt = 256
+    """Traces per shard of work."""
+    flush_rows: PositiveInt = 256
+    """A worker commits a part after this many finished traces …"""
+    flush_seconds: PositiveFloat = 30.0
+    """… or after this many seconds. A hard kill costs at most what finished since."""
+    rows_per_file: PositiveInt = 50_000
+    """Rows per Parquet file of a corpus version."""
+
+
+class Config(Section):
+    """A whole job. Sections that are left out are not done."""
+
+    name: str
+    """Name of the corpus; its versions are `NAME@v1`, `NAME@v2`, …"""
+    root: str = "./data"
+    """Folder that holds traces, corpora and students; relative to where the command runs."""
+    prompts: Annotated[list[PromptSource], Field(min_length=1)]
+    """Where prompts come from, in order."""
+    teacher: Teacher
+    """Who answers."""
+    judge: Judge | None = None
+    """How answers are scored."""
+    keep: Keep = Keep()
+    """Which answers are kept."""
+    filters: Filters = Filters()
+    """Which traces are dropped, and why."""
+    validation: Validation = Validation()
+    """What is held out."""
+    student: Student | None = None
+    """Who learns."""
+    storage: Storage = Storage()
+    """How files are written."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder_name(cls, name: str) -> str:
+        if not CORPUS_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no corpus name: use letters, digits, '.', '_' and '-'")
+        return name
+
+    @field_validator("root")
+    @classmethod
+    def _root_is_local(cls, root: str) -> str:
+        if "://" in root:
+            raise ValueError(f"{root!r} is a URL, and this version writes to local folders: give a path")
+        return root
+
+    @model_validator(mode="after")
+    def _source_names_are_unique(self) -> Config:
+        labels = [source.label for source in self.prompts]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"two prompt sources are named {twice[0]!r}: give one of them another name:")
+        return self
+
+    @model_validator(mode="after")
+    def _passed_only_needs_a_judge(self) -> Config:
+        if self.keep.passed_only and self.judge is None:
+            raise ValueError("keep.passed_only is true and there is no judge: add a judge: section")
+        return self
+
+    @model_validator(mode="after")
+    def _verifier_covers_its_sources(self) -> Config:
+        if self.judge is None:
+            return self
+        for source in self.prompts:
+            if self.judge.verifier == "reasoning_gym" and source.source != "reasoning_gym":
+                raise ValueError(
+                    f"judge.verifier is reasoning_gym and source {source.label!r} is {source.source!r}: "
+                    "use judge.verifier: exact, or only reasoning_gym sources"
+                )
+            if isinstance(source, DatasetPrompts) and source.reference is None:
+                raise ValueError(f"source {source.label!r} has no reference: column for the judge to compare with")
+        return self
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses the same key twice instead of keeping the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"line {node.start_mark.line + 1}: key {key!r} is given twice: remove one")
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads 1e-3 as text; people write it as a number.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a YAML config and apply `key.path=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not fit; every problem is one line.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"config {file} does not exist: give the path of a YAML file")
+    try:
+        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {file} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ConfigError as error:
+        raise ConfigError(f"config {file}, {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config {file} holds no mapping: start it with name:, prompts: and teacher:")
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise ConfigError(f"config {file}: {problems}") from None
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value` in a parsed YAML tree, making sections on the way; digits index lists."""
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise ConfigError(f"--set {override!r} is not of the form key.path=value")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value: quote it") from None
+    *parents, last = path.split(".")
+    node: Any = tree
+    for key in parents:
+        if isinstance(node, list):
+            node = node[_list_index(node, key, override)]
+        elif isinstance(node, dict):
+            if not isinstance(node.get(key), dict | list):
+                node[key] = {}
+            node = node[key]
+    if isinstance(node, list):
+        node[_list_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _list_index(node: list[Any], key: str, override: str) -> int:
+    if not key.isdigit() or int(key) >= len(node):
+        raise ConfigError(f"--set {override!r}: {key!r} is no index of a list of {len(node)}: count from 0")
+    return int(key)
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic problem as one phrase that names the place, the value and what would do."""
+    place = ".".join(
+        str(part) for part in problem["loc"] if part not in ("reasoning_gym", "dataset", "FromConfig", "str")
+    )
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {place}{_nearest_key(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{place} is missing"
+    if problem["type"] == "value_error":
+        return f"{place}: {message}" if place else message
+    return f"{place} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest_key(location: tuple[int | str, ...]) -> str:
+    """` (did you mean X?)` for an unknown key, looked up among the names of its section."""
+    section: Any = Config
+    for part in location[:-1]:
+        section = _section_at(section, part)
+        if section is None:
+            return ""
+    names = list(section.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else f" (known keys: {', '.join(names)})"
+
+
+def _section_at(section: Any, part: int | str) -> Any:
+    """The section class under one step of a problem's location; None where there is none."""
+    by_source = {"reasoning_gym": ReasoningGymPrompts, "dataset": DatasetPrompts, "FromConfig": FromConfig}
+    if part in by_source:
+        return by_source[str(part)]
+    if isinstance(part, int):
+        return section
+    field = getattr(section, "model_fields", {}).get(part)
+    if field is None:
+        return None
+    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    sections = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)]
+    return sections[0] if sections else section

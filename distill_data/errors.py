@@ -1,0 +1,41 @@
+"""Every error that a user can meet; each message ends with what to do."""
+
+
+class DistillDataError(Exception):
+    """Something went wrong that the message explains. The command line shows one line and exits 1."""
+
+    exit_code = 1
+
+
+class ConfigError(DistillDataError):
+    """The config cannot be used as written. Nothing was started; the command line exits 2."""
+
+    exit_code = 2
+
+
+class InputError(DistillDataError):
+    """Prompts, a reference or an argument cannot be used. Nothing was started; the command line exits 2."""
+
+    exit_code = 2
+
+
+class ModelError(DistillDataError):
+    """A teacher's or student's model or tokenizer cannot be used. The command line exits 2."""
+
+    exit_code = 2
+
+
+class TeacherError(DistillDataError):
+    """The teacher stopped before its work was done; everything it committed is kept."""
+
+
+class TraceStoreError(DistillDataError):
+    """A part of the trace store is damaged or cannot be written."""
+
+
+class CorpusError(DistillDataError):
+    """A corpus version does not exist, is damaged, or cannot be written."""
+
+
+class StudentError(DistillDataError):
+    """A student cannot be trained or evaluated on this corpus."""

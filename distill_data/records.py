@@ -1,0 +1,162 @@
+"""The records that flow through the pipeline, and the Arrow schemas that they are stored in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distill_data.identity import prompt_id
+
+SCHEMA_VERSION = 1
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One chat that the teacher is asked to continue.
+
+    `messages` are `{role, content}`; `reference` is the right answer where there is one; `source` is the
+    label of the prompt source; `metadata` is free (JSON's own kinds only).
+    """
+
+    messages: list[Message]
+    source: str
+    reference: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_id(self) -> str:
+        """Hash of the messages."""
+        return prompt_id(self.messages)
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """A trace's sparse next-token distributions, one entry per completion token (T tokens, S kept in all).
+
+    Entry t describes the distribution that produced completion token t. Log-probabilities are natural,
+    normalised over the full vocabulary, at temperature 1.
+    """
+
+    sampled_logprobs: np.ndarray  # float32 [T]: of the token that was sampled
+    support_counts: np.ndarray  # uint8 [T]: kept tokens per position
+    support_ids: np.ndarray  # int32 [S]: token-major, likeliest first
+    support_logprobs: np.ndarray  # float16 [S]: 6 mantissa bits
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One teacher completion of one prompt, as a worker commits it.
+
+    `error` names why there is no completion (`prompt_too_long`, `empty_prompt`, `token_out_of_vocabulary`,
+    `nonfinite_logprobs`, `request_failed`); such a trace has no completion ids and no soft labels.
+    `finish_reason` is `stop`, `length` (max_tokens), `context` (max_model_len) or `error`.
+    """
+
+    prompt_id: str
+    sample_index: int
+    prompt_token_ids: np.ndarray  # int32 [P], as the teacher saw them
+    prompt_suffix: str  # the last characters of the rendered prompt: an opening thinking tag may sit there
+    completion_token_ids: np.ndarray  # int32 [T], as the teacher produced them, EOS included
+    completion: str  # the text of completion_token_ids without the stop token
+    finish_reason: str
+    soft_labels: SoftLabels
+    error: str | None = None
+    error_detail: str | None = None
+
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+PROMPT_SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("source", pa.string()),
+        ("messages", MESSAGES),
+        ("reference", pa.string()),
+        ("metadata", pa.string()),  # JSON
+    ]
+)
+
+SOFT_LABEL_FIELDS = [
+    ("prompt_token_ids", pa.list_(pa.int32())),
+    ("completion_token_ids", pa.list_(pa.int32())),
+    ("sampled_logprobs", pa.list_(pa.float32())),
+    ("support_counts", pa.list_(pa.uint8())),
+    ("support_ids", pa.list_(pa.int32())),
+    ("support_logprobs", pa.list_(pa.float16())),
+]
+
+# A part of the trace store: everything that the teacher said, nothing that was judged later.
+PART_SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample_index", pa.int32()),
+        ("content_digest", pa.string()),  # of the row's ids, labels and outcome
+        ("completion", pa.string()),
+        ("prompt_suffix", pa.string()),
+        ("finish_reason", pa.string()),
+        ("error", pa.string()),
+        ("error_detail", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("mean_logprob", pa.float32()),  # mean of sampled_logprobs
+        *SOFT_LABEL_FIELDS,
+    ]
+)
+
+# The light family of a corpus version.
+TRACES_SCHEMA = pa.schema(
+    [
+        ("trace_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("sample_index", pa.int32()),
+        ("source", pa.string()),
+        ("messages", MESSAGES),  # the prompt's messages, then the assistant's whole completion
+        ("thinking", pa.string()),
+        ("answer", pa.string()),
+        ("reference", pa.string()),
+        ("score", pa.float32()),
+        ("passed", pa.bool_()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("mean_logprob", pa.float32()),
+        ("metadata", pa.string()),  # JSON
+    ]
+)
+
+REJECTED_SCHEMA = TRACES_SCHEMA.append(pa.field("drop_reason", pa.string())).append(
+    pa.field("drop_detail", pa.string())
+)
+
+# The heavy family, row-aligned with the light one.
+SOFT_LABELS_SCHEMA = pa.schema([("trace_id", pa.string()), *SOFT_LABEL_FIELDS])
+
+
+def prompts_to_table(prompts: Iterable[Prompt]) -> pa.Table:
+    """Prompts as a table of PROMPT_SCHEMA."""
+    rows = [
+        {
+            "prompt_id": prompt.prompt_id,
+            "source": prompt.source,
+            "messages": prompt.messages,
+            "reference": prompt.reference,
+            "metadata": json.dumps(prompt.metadata, ensure_ascii=False, sort_keys=True),
+        }
+        for prompt in prompts
+    ]
+    return pa.Table.from_pylist(rows, schema=PROMPT_SCHEMA)
+
+
+def table_to_prompts(table: pa.Table) -> list[Prompt]:
+    """The prompts of a table of PROMPT_SCHEMA."""
+    return [
+        Prompt(row["messages"], row["source"], row["reference"], json.loads(row["metadata"]))
+        for row in table.to_pylist()
+    ]

@@ -1,0 +1,68 @@
+"""Tiny models with real parts: a byte-level BPE tokenizer with a chat template, and a Llama that vLLM loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SAMPLE_TEXT = [
+    "What is 12 + 30? Think step by step, then finish with a line.",
+    "Answer: 42",
+    "The quick brown fox jumps over the lazy dog; 0123456789.",
+    "这部电影很棒。 Ünïcödé — مرحبا 🙂",
+]
+
+
+def make_tokenizer(vocab_size: int = 400, chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that can write any text, with the special tokens of ChatML."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        SAMPLE_TEXT * 4,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>"
+    )
+    if chat_template is not None:
+        fast.chat_template = chat_template
+    return fast
+
+
+def make_tiny_model(
+    folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, layers: int = 2, seed: int = 0
+) -> Path:
+    """Save a tiny random Llama (vocabulary padded to a multiple of 64) with its tokenizer."""
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer(chat_template=chat_template)
+    config = LlamaConfig(
+        vocab_size=(len(tokenizer) + 63) // 64 * 64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=512,
+        initializer_range=0.3,  # sharp enough that distributions differ from uniform
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
