@@ -6,6 +6,7 @@
 .DEFAULT_GOAL := install
 
 PYTHON ?= python3
+comma := ,
 BIN := .venv/bin
 ifdef GPU
 EXTRA := gpu
@@ -19,7 +20,7 @@ WHEELS = $${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-$$($(BIN)/pip config get global.fi
 define uv_install
 	wheels="$(WHEELS)"; backend="$(if $(GPU),,--torch-backend=cpu)"; \
 	if ls $$wheels/torch-*+cpu*.whl >/dev/null 2>&1; then export UV_FIND_LINKS="$$wheels"; backend=; fi; \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $$backend $(UV_FLAGS) -c requirements/constraints.txt $(1)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $$backend $(UV_FLAGS) -c requirements/constraints.txt -e '.[$(1)]'
 endef
 
 .venv/bin/uv:
@@ -28,12 +29,12 @@ endef
 
 .venv/installed-$(EXTRA): .venv/bin/uv pyproject.toml requirements/cpu-overrides.txt requirements/constraints.txt
 	@echo "installing distill-data with its $(EXTRA) teacher into .venv"
-	@$(call uv_install,-e '.[$(EXTRA)]')
+	@$(call uv_install,$(EXTRA))
 	@touch $@
 
 .venv/installed-$(EXTRA)-dev: .venv/installed-$(EXTRA)
 	@echo "installing what the tests need"
-	@$(call uv_install,-e '.[$(EXTRA),dev]')
+	@$(call uv_install,$(EXTRA)$(comma)dev)
 	@touch $@
 
 install: .venv/installed-$(EXTRA)
