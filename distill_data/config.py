@@ -35,9 +35,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 class Section(BaseModel):
     """A part of the config: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
 class ReasoningGymPrompts(Section):
@@ -226,7 +224,7 @@ class Judge(Section):
     """Scores every trace against its prompt's reference. Left out: nothing is judged."""
 
     verifier: Literal["reasoning_gym", "exact"]
-    """`reasoning_gym`: the task's own scorer. `exact`: the answer, or the final answer found in it, is the reference."""
+    """`reasoning_gym`: the task's own scorer. `exact`: the answer, or the final answer in it, is the reference."""
     pass_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A trace passes with at least this score (0 to 1)."""
 

@@ -57,9 +57,7 @@ def round_mantissa(values: np.ndarray) -> np.ndarray:
 
 def empty_soft_labels() -> SoftLabels:
     """The soft labels of no tokens."""
-    return SoftLabels(
-        np.empty(0, np.float32), np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.float16)
-    )
+    return SoftLabels(np.empty(0, np.float32), np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.float16))
 
 
 def support_offsets(counts: np.ndarray) -> np.ndarray:

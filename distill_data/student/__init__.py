@@ -1,0 +1,1 @@
+"""The student: data and loss, training on soft labels, evaluation against the teacher."""

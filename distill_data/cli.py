@@ -1,0 +1,229 @@
+"""The command line: outermost, thin; every heavy import sits inside its command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distill_data.errors import DistillDataError
+
+app = typer.Typer(
+    name="distill-data",
+    help="Turn a strong open language model into a small one: corpora of traces with soft labels, and students.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+corpus_app = typer.Typer(help="Look at corpus versions.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a config value (YAML); repeatable.")
+]
+NO_OVERRIDES: list[str] = []
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let vLLM, Prefect and transformers speak.")]
+CorpusOption = Annotated[
+    str | None, typer.Option("--corpus", metavar="NAME@vN", help="Corpus version; the config's latest when left out.")
+]
+Reference = Annotated[str, typer.Argument(metavar="NAME@vN", help="Corpus version; NAME alone is the latest.")]
+Root = Annotated[str, typer.Option(envvar="DISTILL_DATA_ROOT", help="Folder that holds the corpora.")]
+
+
+@app.command()
+def run(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Build the corpus, train the student, evaluate it: whatever the config asks for."""
+    from distill_data.config import load_config
+
+    settings = load_config(config, set_)
+    _prepare(verbose)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.report import run_summary
+    from flows.distill import distill
+
+    with shown_on_stderr():
+        report = distill(settings, verbose)
+    _print(report, as_json, run_summary)
+
+
+@app.command()
+def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
+    """Show the resolved config, what is missing, and what it will cost; starts no engine."""
+    from distill_data.build import plan_build
+    from distill_data.config import load_config
+    from distill_data.prompts import load_prompts
+    from distill_data.report import describe_plan, plan_summary
+
+    settings = load_config(config, set_)
+    described = describe_plan(plan_build(settings, load_prompts(list(settings.prompts))))
+    _print(described, as_json, plan_summary)
+
+
+@app.command()
+def build(
+    config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False, verbose: Verbose = False
+) -> None:
+    """Bring the corpus up to date: prompts to a new version, if anything is new."""
+    from distill_data.config import load_config
+
+    settings = load_config(config, set_)
+    _prepare(verbose)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.report import build_summary
+    from flows.build import build_corpus
+
+    with shown_on_stderr():
+        report = build_corpus(settings, verbose)
+    _print(report, as_json, build_summary)
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    corpus: CorpusOption = None,
+    set_: Overrides = NO_OVERRIDES,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the config's student on a corpus version and measure it on the held-out rows."""
+    settings = _with_student(config, set_)
+    _prepare(verbose)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.report import student_summary
+    from flows.train import train_student
+
+    with shown_on_stderr():
+        report = train_student(settings, corpus or settings.name, verbose)
+    _print(report, as_json, student_summary)
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath,
+    corpus: CorpusOption = None,
+    set_: Overrides = NO_OVERRIDES,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure the trained student against its teacher on the held-out rows."""
+    settings = _with_student(config, set_)
+    _prepare(verbose)
+    from distill_data.report import student_summary
+    from flows.train import evaluate_student
+
+    _print(evaluate_student(settings, corpus or settings.name), as_json, student_summary)
+
+
+@app.command()
+def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
+    """Check config, prompts, model, template, student and disk before any engine starts."""
+    from distill_data.config import load_config
+    from distill_data.doctor import examine
+    from distill_data.report import checks_summary
+
+    checks = examine(load_config(config, set_))
+    _print({"ok": all(check.ok for check in checks), "checks": checks}, as_json, lambda _: checks_summary(checks))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@corpus_app.command("list")
+def corpus_list(root: Root = "./data", as_json: AsJson = False) -> None:
+    """List corpora and their versions."""
+    from distill_data.corpus.versions import list_corpora, list_versions
+    from distill_data.report import corpora_summary
+
+    corpora = {name: list_versions(root, name) for name in list_corpora(root)}
+    _print(corpora, as_json, corpora_summary)
+
+
+@corpus_app.command("show")
+def corpus_show(reference: Reference, root: Root = "./data", as_json: AsJson = False) -> None:
+    """Show a version's counts, statistics and one abridged row."""
+    from distill_data.corpus.read import open_corpus
+    from distill_data.report import corpus_summary
+
+    corpus = open_corpus(reference, root)
+    _print(corpus.manifest, as_json, lambda _: corpus_summary(corpus))
+
+
+@corpus_app.command("verify")
+def corpus_verify(reference: Reference, root: Root = "./data", as_json: AsJson = False) -> None:
+    """Check every file of a version: checksums, schemas, alignment, splits."""
+    from distill_data.corpus.check import verify_corpus
+    from distill_data.corpus.read import open_corpus
+    from distill_data.report import verification_summary
+
+    corpus = open_corpus(reference, root)
+    problems = verify_corpus(corpus)
+    found = {"corpus": f"{corpus.name}@v{corpus.version}", "ok": not problems, "problems": problems}
+    _print(found, as_json, verification_summary)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _with_student(config: Path, overrides: list[str]) -> Any:
+    from distill_data.config import load_config
+    from distill_data.errors import ConfigError
+
+    settings = load_config(config, overrides)
+    if settings.student is None:
+        raise ConfigError(f"config {config} has no student: section: add one")
+    return settings
+
+
+def _prepare(verbose: bool) -> None:
+    """Keep libraries quiet; set before they are imported."""
+    if verbose:
+        return
+    import warnings
+
+    warnings.filterwarnings("ignore", module=r"(prefect|pydantic|transformers|torch|sqlalchemy)(\..*)?")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _print(result: Any, as_json: bool, summary: Any) -> None:
+    """One JSON document, or the text that a summary makes of the result."""
+    if as_json:
+        print(json.dumps(result, default=_plain, ensure_ascii=False, indent=2))
+    else:
+        print(summary(result))
+
+
+def _plain(value: Any) -> Any:
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def main() -> None:
+    """Run the command line; exit 0 when done, 1 when it failed, 2 for wrong usage or config."""
+    try:
+        app()
+    except DistillDataError as error:
+        if "--json" in sys.argv:
+            print(json.dumps({"error": str(error), "kind": type(error).__name__}, ensure_ascii=False))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; run the same command to continue", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

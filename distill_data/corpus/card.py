@@ -1,0 +1,56 @@
+"""The dataset card: a version's README.md, for people and for `datasets.load_dataset`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jinja2
+
+from distill_data.corpus.manifest import Manifest
+from distill_data.corpus.write import public_model_name
+from distill_data.filters import DROP_REASONS
+
+CARD_NAME = "README.md"
+
+REBUILD_LINES = """\
+ends = np.cumsum(row["support_counts"]); start = ends[t] - row["support_counts"][t]
+ids = np.array(row["support_ids"][start:ends[t]])
+p = np.exp(np.array(row["support_logprobs"][start:ends[t]], dtype=np.float64))
+distribution = np.full(vocab_size, max(0.0, 1.0 - p.sum()) / (vocab_size - len(ids)))  # tail
+distribution[ids] = p"""
+"""Rebuild the distribution over the vocabulary behind completion token `t` of a soft-labels `row`."""
+
+_SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
+          (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")]  # fmt: skip
+
+
+def write_card(folder: Path, manifest: Manifest) -> None:
+    """Write README.md into a version's folder, durably."""
+    with open(folder / CARD_NAME, "w", encoding="utf-8") as file:
+        file.write(render_card(manifest))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def render_card(manifest: Manifest) -> str:
+    """The card of a version: YAML header with the configs `traces` and `soft_labels`, then Markdown."""
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    ).get_template("card.md.jinja")
+    teacher = manifest.config["teacher"]
+    return template.render(
+        m=manifest,
+        splits=[split for split in ("train", "validation") if manifest.counts[split]],
+        size=next((name for limit, name in _SIZES if manifest.counts["kept"] < limit), "n>100M"),
+        teacher=teacher,
+        model=public_model_name(teacher["model"]),
+        explain=DROP_REASONS,
+        rebuild=REBUILD_LINES,
+        total_bytes=sum(file.bytes for file in manifest.files),
+    )

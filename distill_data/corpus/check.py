@@ -1,0 +1,167 @@
+"""Verify a version: every file against the manifest, and the promises that hold between files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from distill_data.corpus.manifest import FileFacts
+from distill_data.corpus.read import Corpus
+from distill_data.records import REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA
+
+SCHEMAS = {"traces": TRACES_SCHEMA, "soft_labels": SOFT_LABELS_SCHEMA, "rejected": REJECTED_SCHEMA}
+_BATCH_ROWS = 1024
+
+
+def verify_corpus(corpus: Corpus) -> list[str]:
+    """What is wrong with a version, one line a problem, each naming the file; empty when it is whole.
+
+    Files are checked one by one first; what holds between files is looked at only when each of them is whole.
+    """
+    problems = [line for file in corpus.manifest.files for line in _file_problems(corpus.path, file)]
+    problems += _unlisted(corpus) + _count_problems(corpus)
+    if problems:
+        return problems
+    for split in corpus.splits:
+        for traces in corpus.files("traces", split):
+            problems += _pair_problems(corpus.path, traces, corpus.path / "soft_labels" / traces.name)
+    return problems + _identity_problems(corpus)
+
+
+def _file_problems(folder: Path, facts: FileFacts) -> Iterator[str]:
+    path = folder / facts.path
+    if not path.is_file():
+        yield f"{facts.path}: is missing"
+        return
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if size != facts.bytes:
+        yield f"{facts.path}: has {size:,} bytes, the manifest says {facts.bytes:,}"
+    elif sha256 != facts.sha256:
+        yield f"{facts.path}: its bytes changed: sha256 {sha256[:12]}, the manifest says {facts.sha256[:12]}"
+    else:
+        yield from _content_problems(path, facts)
+
+
+def _content_problems(path: Path, facts: FileFacts) -> Iterator[str]:
+    """Problems of a file whose bytes are as the manifest says."""
+    family = facts.path.split("/")[0]
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        yield f"{facts.path}: is no Parquet file: {' '.join(str(error).split())[:200]}"
+        return
+    if file.metadata.num_rows != facts.rows:
+        yield f"{facts.path}: has {file.metadata.num_rows:,} rows, the manifest says {facts.rows:,}"
+    if family not in SCHEMAS or not file.schema_arrow.equals(SCHEMAS[family]):
+        yield f"{facts.path}: its columns are not those of {family} in this schema version"
+
+
+def _unlisted(corpus: Corpus) -> list[str]:
+    listed = {file.path for file in corpus.manifest.files}
+    there = sorted(path.relative_to(corpus.path).as_posix() for path in corpus.path.rglob("*.parquet"))
+    return [f"{path}: is not in the manifest" for path in there if path not in listed]
+
+
+def _count_problems(corpus: Corpus) -> list[str]:
+    """Rows of files against the counts, from the manifest alone."""
+    rows = dict.fromkeys(_FAMILY_SPLITS, 0)
+    for file in corpus.manifest.files:
+        family, name = file.path.split("/")
+        rows[family, name.split("-")[0]] = rows.get((family, name.split("-")[0]), 0) + file.rows
+    counts = corpus.manifest.counts
+    problems = [
+        f"manifest.json: {family}/{split} has {found:,} rows in its files, counts say {counts[split]:,}"
+        for (family, split), found in rows.items()
+        if found != counts[split]
+    ]
+    if sum(corpus.manifest.dropped.values()) != counts["rejected"]:
+        problems.append(
+            f"manifest.json: drop reasons do not add up to the rejected rows, {counts['rejected']:,}"
+        )
+    return problems
+
+
+_FAMILY_SPLITS = [
+    *((family, split) for family in ("traces", "soft_labels") for split in ("train", "validation")),
+    ("rejected", "rejected"),
+]
+
+
+def _pair_problems(folder: Path, traces: Path, labels: Path) -> Iterator[str]:
+    """Rows of a soft-label file against the traces beside it."""
+    name = labels.relative_to(folder).as_posix()
+    if not labels.is_file():
+        yield f"{name}: is missing beside {traces.relative_to(folder).as_posix()}"
+        return
+    light = pq.read_table(traces, columns=["trace_id", "prompt_tokens", "completion_tokens"])
+    start = 0
+    for batch in pq.ParquetFile(labels).iter_batches(batch_size=_BATCH_ROWS):
+        beside = light.slice(start, len(batch))
+        for what, wrong in _wrong_rows(batch, beside).items():
+            if wrong.any():
+                yield f"{name}: row {start + int(np.argmax(wrong))}: {what}"
+        start += len(batch)
+    if start != len(light):
+        yield f"{name}: has {start:,} rows, {traces.relative_to(folder).as_posix()} has {len(light):,}"
+
+
+def _wrong_rows(labels: pa.RecordBatch, traces: pa.Table) -> dict[str, np.ndarray]:
+    """Per promise, which rows of a batch break it: bool [rows]. `traces` may be shorter."""
+    labels = labels.slice(0, len(traces))
+    lengths = {name: _lengths(labels.column(name)) for name in labels.schema.names if name != "trace_id"}
+    tokens = lengths["completion_token_ids"]
+    stated = {name: traces[name].to_numpy() for name in ("prompt_tokens", "completion_tokens")}
+    offsets = np.concatenate(([0], np.cumsum(lengths["support_counts"])))
+    running = np.concatenate(([0], np.cumsum(_flat(labels, "support_counts"), dtype=np.int64)))
+    counted = np.diff(running[offsets])
+    return {
+        "trace_id differs from the traces file": pc.not_equal(
+            labels.column("trace_id"), traces["trace_id"].combine_chunks()
+        ).to_numpy(zero_copy_only=False),
+        "prompt_token_ids is not prompt_tokens long": lengths["prompt_token_ids"] != stated["prompt_tokens"],
+        "completion_token_ids is not completion_tokens long": tokens != stated["completion_tokens"],
+        "sampled_logprobs is not one per completion token": lengths["sampled_logprobs"] != tokens,
+        "support_counts is not one per completion token": lengths["support_counts"] != tokens,
+        "support_counts do not add up to support_ids": counted != lengths["support_ids"],
+        "support_counts do not add up to support_logprobs": counted != lengths["support_logprobs"],
+    }
+
+
+def _flat(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    return pc.list_flatten(batch.column(name)).to_numpy()
+
+
+def _lengths(column: pa.Array) -> np.ndarray:
+    """Lengths of lists; -1 where there is none."""
+    return pc.fill_null(pc.list_value_length(column), -1).to_numpy()
+
+
+def _identity_problems(corpus: Corpus) -> list[str]:
+    """Trace ids are unique over all splits, and no prompt is on two sides."""
+    ids = {split: _column(corpus, split, "trace_id") for split in corpus.splits}
+    prompts = {split: _column(corpus, split, "prompt_id").unique() for split in corpus.splits}
+    every = pa.chunked_array([chunk for column in ids.values() for chunk in column.chunks], pa.string())
+    problems = []
+    if repeated := len(every) - pc.count_distinct(every).as_py():
+        counts = pc.value_counts(every)
+        example = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"]
+        problems.append(f"traces/: {repeated:,} trace ids are there twice, for example {example}")
+    if "validation" in prompts:
+        both = prompts["validation"].filter(pc.is_in(prompts["validation"], value_set=prompts["train"]))
+        problems += [
+            f"traces/validation-*: prompt {prompt} is in train too" for prompt in both.to_pylist()[:10]
+        ]
+    return problems
+
+
+def _column(corpus: Corpus, split: str, name: str) -> pa.ChunkedArray:
+    columns = [pq.read_table(file, columns=[name])[name] for file in corpus.files("traces", split)]
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())

@@ -1,0 +1,160 @@
+"""The first pass over the traces: split, judge and filter each one, and keep only the decision.
+
+What stays in memory is some dozen bytes a trace; texts and soft labels are read again to be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill_data.config import Config, Reasoning, Validation
+from distill_data.filters import drop_reasons
+from distill_data.identity import unit_hash
+from distill_data.prompts import PromptSet
+from distill_data.reasoning import Split, split_completion
+from distill_data.records import table_to_prompts
+from distill_data.trace_store import TraceStore
+from distill_data.verify import judge_answers, make_verifier
+
+Progress = Callable[
+    [int, int], None
+]  # steps done, steps in all: every trace is decided once and written once
+
+_SLICE_ROWS = 4096
+_SLICE_TOKENS = 1_000_000  # about 100 MB of soft labels
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a version is assembled from.
+
+    `finished` has the columns prompt_row, sample_index, part, row, content_digest, error and
+    completion_tokens, in planned order; `tokenizer` has at least sha256 and vocab_size.
+    """
+
+    config: Config
+    prompts: PromptSet
+    store: TraceStore
+    finished: pa.Table
+    teacher_id: str
+    teacher: dict[str, Any]
+    tokenizer: dict[str, Any]
+    digest: str
+
+
+def slices(completion_tokens: np.ndarray) -> Iterator[slice]:
+    """Cut rows into runs of bounded memory: 4,096 rows or a million tokens, whichever is less."""
+    ends = np.cumsum(completion_tokens, dtype=np.int64)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0
+        full = int(np.searchsorted(ends, before + _SLICE_TOKENS, side="right"))
+        stop = min(max(full, start + 1), start + _SLICE_ROWS, len(ends))
+        yield slice(start, stop)
+        start = stop
+
+
+def rows_of(table: pa.Table, part: slice) -> pa.Table:
+    """The rows of one slice, without copying."""
+    return table.slice(part.start, part.stop - part.start)
+
+
+def split_part(part: pa.Table, reasoning: Reasoning) -> list[Split]:
+    """Thinking and answer of every row of a table of PART_SCHEMA."""
+    completions, suffixes = part["completion"].to_pylist(), part["prompt_suffix"].to_pylist()
+    return [
+        split_completion(completion or "", suffix or "", reasoning)
+        for completion, suffix in zip(completions, suffixes, strict=True)
+    ]
+
+
+def decide(job: Assembly, on_progress: Progress) -> pa.Table:
+    """Judge and filter every trace: `finished` with score, passed, drop_reason and drop_detail, row by row.
+
+    Score and passed are null where nothing was judged; drop_reason is null for a kept trace.
+    """
+    judge = _judge(job)
+    pieces = [judge(job.finished.slice(0, 0))]
+    for part in slices(job.finished["completion_tokens"].to_numpy()):
+        pieces.append(judge(rows_of(job.finished, part)))
+        on_progress(part.stop, 2 * len(job.finished))
+    return pa.concat_tables(pieces)
+
+
+def held_out(prompt_ids: list[str], validation: Validation) -> set[str]:
+    """Which of the kept prompts are held out: those whose hash under the seed is below the fraction.
+
+    With two prompts or more, neither side stays empty: the prompt with the smallest hash is held out, the one
+    with the largest is not.
+    """
+    if validation.fraction == 0.0 or not prompt_ids:
+        return set()
+    hashes = {prompt: unit_hash(validation.seed, prompt) for prompt in prompt_ids}
+    ordered = sorted(hashes, key=lambda prompt: (hashes[prompt], prompt))
+    chosen = sum(hashes[prompt] < validation.fraction for prompt in ordered)
+    most = len(ordered) - 1
+    return set(ordered[: min(max(chosen, 1), most)])
+
+
+def is_held_out(decisions: pa.Table, prompt_ids: pa.ChunkedArray, validation: Validation) -> pa.Array:
+    """Per kept row, whether its prompt is held out."""
+    ids = prompt_ids.take(decisions["prompt_row"]).combine_chunks()
+    chosen = held_out(ids.unique().to_pylist(), validation)
+    return pc.is_in(ids, value_set=pa.array(sorted(chosen), pa.string()))
+
+
+def _judge(job: Assembly) -> Callable[[pa.Table], pa.Table]:
+    """A function from rows of `finished` to the same rows with their decisions."""
+    config = job.config
+    verifier = make_verifier(config.judge) if config.judge else None
+
+    def judged(rows: pa.Table) -> pa.Table:
+        part = job.store.read(rows.select(["part", "row"]))
+        splits = split_part(part, config.teacher.reasoning)
+        verdicts = _verdicts(job, verifier, rows, [split.answer for split in splits])
+        outcome = pa.table(
+            {
+                "finish_reason": part["finish_reason"],
+                "error": part["error"],
+                "thinking_finished": pa.array([split.finished for split in splits], pa.bool_()),
+                "answer": pa.array([split.answer for split in splits], pa.string()),
+                "passed": verdicts["passed"],
+                "verdict_error": verdicts["verdict_error"],
+            }
+        )
+        reasons = drop_reasons(outcome, config.filters, config.keep)
+        detail = pc.coalesce(part["error_detail"], verdicts["verdict_error"])
+        decided = rows.append_column("score", verdicts["score"]).append_column("passed", verdicts["passed"])
+        dropped = pc.if_else(pc.is_valid(reasons), detail, pa.scalar(None, pa.string()))
+        return decided.append_column("drop_reason", reasons).append_column("drop_detail", dropped)
+
+    return judged
+
+
+def _verdicts(job: Assembly, verifier: Any, rows: pa.Table, answers: list[str]) -> pa.Table:
+    """Columns score, passed and verdict_error; null without a judge, and for failed traces."""
+    size = len(rows)
+    judge = job.config.judge
+    there = np.flatnonzero(pc.is_null(rows["error"]).to_numpy()) if judge else np.empty(0, np.int64)
+    score, passed = np.zeros(size, np.float32), np.zeros(size, bool)
+    errors: list[str | None] = [None] * size
+    unjudged = np.ones(size, bool)
+    if judge and len(there):
+        prompts = table_to_prompts(job.prompts.table.take(rows["prompt_row"].take(there)))
+        verdicts = judge_answers(verifier, [answers[row] for row in there], prompts, judge.pass_score)
+        score[there], passed[there], unjudged[there] = verdicts.score, verdicts.passed, False
+        for row, error in zip(there, verdicts.error, strict=True):
+            errors[row] = error
+    return pa.table(
+        {
+            "score": pa.array(score, pa.float32(), mask=unjudged),
+            "passed": pa.array(passed, pa.bool_(), mask=unjudged),
+            "verdict_error": pa.array(errors, pa.string()),
+        }
+    )

@@ -1,0 +1,47 @@
+"""The digest of a corpus version: what decides its rows, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill_data.config import Config
+from distill_data.identity import sequence_digest
+from distill_data.records import SCHEMA_VERSION
+
+_SLICE = 65_536
+
+
+def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished: pa.Table) -> str:
+    """SHA-256 of everything that decides a version's rows.
+
+    Args:
+        config: its samples, reasoning, judge, keep, filters and validation count; its storage does not.
+        prompts_digest: digest of the prompt set, in order.
+        teacher_id: who answered.
+        finished: columns prompt_row, sample_index, content_digest, in planned order. Parts and their rows,
+            hence shards, machines and kills, change nothing.
+    """
+    teacher = config.teacher
+    inputs = {
+        "schema_version": SCHEMA_VERSION,
+        "prompts": prompts_digest,
+        "teacher_id": teacher_id,
+        "samples": teacher.sampling.samples,
+        "reasoning": teacher.reasoning.model_dump(mode="json"),
+        "judge": config.judge.model_dump(mode="json") if config.judge else None,
+        "keep": config.keep.model_dump(mode="json"),
+        "filters": config.filters.model_dump(mode="json"),
+        "validation": config.validation.model_dump(mode="json"),
+    }
+    return sequence_digest(inputs, _row_keys(finished))
+
+
+def _row_keys(finished: pa.Table) -> Iterator[str]:
+    """One `prompt_row-sample_index-content_digest` per row."""
+    for start in range(0, len(finished), _SLICE):
+        piece = finished.slice(start, _SLICE)
+        numbers = [piece[column].cast(pa.string()) for column in ("prompt_row", "sample_index")]
+        yield from pc.binary_join_element_wise(*numbers, piece["content_digest"], "-").to_pylist()

@@ -1,0 +1,116 @@
+"""The manifest: the file that makes a corpus version exist, and says what it is made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from distill_data.errors import CorpusError
+from distill_data.parquet import place
+from distill_data.records import SCHEMA_VERSION
+
+MANIFEST_NAME = "manifest.json"
+
+
+class ManifestPart(BaseModel):
+    """A part of a manifest: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PromptFacts(ManifestPart):
+    """Where the prompts came from."""
+
+    digest: str
+    """Hash of the prompts, in order."""
+    count: int
+    """Prompts that the teacher was asked."""
+    dropped: int
+    """Prompts dropped before the teacher saw them."""
+    sources: dict[str, dict[str, Any]]
+    """Per source label, what pins its content."""
+
+
+class FileFacts(ManifestPart):
+    """One data file."""
+
+    path: str
+    """Relative to the version's folder."""
+    rows: int
+    """Rows in it."""
+    bytes: int
+    """Its size."""
+    sha256: str
+    """Hash of its bytes."""
+
+
+class Manifest(ManifestPart):
+    """Everything that made a version, and what is in it."""
+
+    schema_version: int
+    """Version of the on-disk format."""
+    name: str
+    """Name of the corpus."""
+    version: int
+    """N of `NAME@vN`."""
+    digest: str
+    """Hash of everything that decides the rows; equal digests are equal versions."""
+    created_at: str
+    """ISO 8601, UTC."""
+    config: dict[str, Any]
+    """The resolved config."""
+    prompts: PromptFacts
+    """Where the prompts came from."""
+    teacher_id: str
+    """Who answered."""
+    teacher: dict[str, Any]
+    """The ingredients of the teacher's id."""
+    tokenizer: dict[str, Any]
+    """The teacher's tokenizer: sha256, vocab_size, eos_token_id, …"""
+    packages: dict[str, str]
+    """Versions of the packages that took part."""
+    git_revision: str | None
+    """Commit of this project's code; `-dirty` where files were changed; None outside a checkout."""
+    counts: dict[str, int]
+    """Rows at every stage: prompts that were asked, traces (failed ones included), kept = train + validation,
+    and rejected: the rows of `rejected/`, dropped prompts included."""
+    dropped: dict[str, int]
+    """Rows in `rejected/` by drop reason, most frequent first."""
+    statistics: dict[str, float | int | None]
+    """Measures of the kept rows, and the pass rate of the judged ones."""
+    files: list[FileFacts]
+    """The data files."""
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json into a version's folder, durably."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    place((text + "\n").encode(), folder / MANIFEST_NAME)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a version's folder.
+
+    Raises:
+        CorpusError: it is missing, damaged, or written by a newer distill-data.
+    """
+    file = folder / MANIFEST_NAME
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        written_by = int(content["schema_version"])
+        if written_by > SCHEMA_VERSION:
+            raise CorpusError(
+                f"{file} has schema version {written_by} and this distill-data reads up to {SCHEMA_VERSION}: "
+                "upgrade distill-data"
+            )
+        return Manifest.model_validate(content)
+    except FileNotFoundError:
+        raise CorpusError(
+            f"{file} does not exist, so {folder} is no corpus version: run `distill-data build`"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CorpusError(f"{file} is damaged ({reason}): restore it from a backup or build again") from None

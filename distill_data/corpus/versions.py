@@ -1,0 +1,98 @@
+"""Where versions live, and how `NAME` and `NAME@vN` find them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from distill_data.config import CORPUS_NAME
+from distill_data.corpus.manifest import MANIFEST_NAME, read_manifest
+from distill_data.errors import CorpusError
+
+_VERSION = re.compile(r"v([1-9][0-9]*)")
+
+
+def corpus_folder(root: str | Path, name: str) -> Path:
+    """Folder of a corpus; its versions are `v1`, `v2`, … inside."""
+    return Path(root) / "corpora" / name
+
+
+def version_folder(root: str | Path, name: str, version: int) -> Path:
+    """Folder of one version, whether it exists or not."""
+    return corpus_folder(root, name) / f"v{version}"
+
+
+def list_corpora(root: str | Path) -> list[str]:
+    """Names of the corpora under a root that have at least one version, sorted."""
+    folder = Path(root) / "corpora"
+    if not folder.is_dir():
+        return []
+    names = sorted(entry.name for entry in folder.iterdir() if CORPUS_NAME.fullmatch(entry.name))
+    return [name for name in names if list_versions(root, name)]
+
+
+def list_versions(root: str | Path, name: str) -> list[int]:
+    """Numbers of a corpus's versions, ascending; a folder without a manifest is no version."""
+    numbers = _numbers(corpus_folder(root, name))
+    return [number for number in numbers if (version_folder(root, name, number) / MANIFEST_NAME).is_file()]
+
+
+def next_version(folder: Path) -> int:
+    """The first number above every version in a corpus's folder, complete or not."""
+    return max(_numbers(folder), default=0) + 1
+
+
+def parse_reference(reference: str) -> tuple[str, int | None]:
+    """`NAME` or `NAME@vN` as (name, number); None is the latest.
+
+    Raises:
+        CorpusError: it is neither.
+    """
+    name, separator, version = reference.partition("@")
+    number = _VERSION.fullmatch(version)
+    if not CORPUS_NAME.fullmatch(name) or (separator and number is None):
+        raise CorpusError(
+            f"{reference!r} is no corpus reference: write NAME or NAME@vN, such as arithmetic@v1"
+        )
+    return name, int(number[1]) if number else None
+
+
+def find_version(root: str | Path, reference: str) -> Path:
+    """Folder of the version that a reference names.
+
+    Raises:
+        CorpusError: there is no such corpus or version; the message lists what there is.
+    """
+    name, wanted = parse_reference(reference)
+    versions = list_versions(root, name)
+    if not versions:
+        there = ", ".join(list_corpora(root)) or "none"
+        raise CorpusError(
+            f"corpus {name!r} does not exist under {root} (corpora there: {there}): "
+            "build it with `distill-data build`, or give another --root"
+        )
+    number = versions[-1] if wanted is None else wanted
+    if number not in versions:
+        there = ", ".join(f"{name}@v{version}" for version in versions)
+        raise CorpusError(f"{reference} does not exist under {root}: use one of {there}")
+    return version_folder(root, name, number)
+
+
+def version_with_digest(root: str | Path, name: str, digest: str) -> int | None:
+    """The latest version of a corpus whose digest is this one; None where there is none.
+
+    Raises:
+        CorpusError: a manifest of this corpus is damaged.
+    """
+    for number in reversed(list_versions(root, name)):
+        if read_manifest(version_folder(root, name, number)).digest == digest:
+            return number
+    return None
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Numbers of the folders named like versions, ascending."""
+    if not folder.is_dir():
+        return []
+    matches = (_VERSION.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(match[1]) for match in matches if match)

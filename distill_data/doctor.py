@@ -1,0 +1,160 @@
+"""The doctor: find before the engine starts what would otherwise be found after the GPU hour is spent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill_data.build import BuildPlan, plan_build
+from distill_data.config import Config
+from distill_data.errors import ConfigError, DistillDataError, InputError, ModelError
+from distill_data.estimate import estimate_build
+from distill_data.models import load_tokenizer
+from distill_data.prompts import PromptSet, load_prompts
+from distill_data.records import table_to_prompts
+from distill_data.student.job import check_student
+from distill_data.teachers.rendering import render_prompts, render_text
+
+SAMPLED_PROMPTS = 1000
+SPARE_BYTES = 1 << 29  # room to leave on the disk beside what is written
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def examine(settings: Config) -> list[Check]:
+    """Every check, in order; what rests on a failed one is left out."""
+    checks: list[Check] = []
+    prompts = _run(checks, "prompts", lambda: load_prompts(list(settings.prompts)), describe_prompts)
+    if prompts is None:
+        return checks
+    plan = _run(checks, "teacher", lambda: plan_build(settings, prompts), _describe_teacher)
+    if plan is None:
+        return checks
+    tokenizer = _run(checks, "tokenizer", lambda: _load_tokenizer(plan), _describe_tokenizer)
+    if tokenizer is not None:
+        _run(checks, "template", lambda: check_template(plan, tokenizer), str)
+        _run(checks, "context", lambda: check_context(plan, tokenizer), str)
+        if (student := settings.student) is not None:
+            _run(checks, "student", lambda: check_student(student, tokenizer), str)
+    _run(checks, "disk", lambda: check_disk(plan), str)
+    return checks
+
+
+def require_ready(plan: BuildPlan) -> None:
+    """The checks of `examine` that an engine's start rests on.
+
+    Raises:
+        DistillDataError: the first one that fails.
+    """
+    tokenizer = _load_tokenizer(plan)
+    check_template(plan, tokenizer)
+    check_context(plan, tokenizer)
+    if plan.config.student is not None:
+        check_student(plan.config.student, tokenizer)
+    check_disk(plan)
+
+
+def check_template(plan: BuildPlan, tokenizer: Any) -> str:
+    """The first prompt renders, with its system prompt and its own words in it, and there is an EOS to learn."""
+    teacher = plan.config.teacher
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {teacher.model} has no EOS token: set eos_token in its tokenizer_config.json"
+        )
+    if teacher.prompt_format == "text":
+        return "prompts are fed as plain text"
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{teacher.model} has no chat template (a base model): set teacher.prompt_format: text, or use its "
+            "instruction-tuned version"
+        )
+    prompt = table_to_prompts(plan.prompts.table.slice(0, 1))[0]
+    try:
+        text = render_text(prompt, tokenizer, teacher)
+    except Exception as error:
+        raise ConfigError(
+            f"the chat template of {teacher.model} refuses the first prompt: {' '.join(str(error).split())}: change "
+            "teacher.system_prompt, teacher.chat_template_kwargs or the prompt's roles"
+        ) from error
+    expected = [message["content"].strip() for message in prompt.messages]
+    if teacher.system_prompt and prompt.messages[0]["role"] != "system":
+        expected.append(teacher.system_prompt.strip())
+    for words in expected:
+        if words not in text:
+            raise ConfigError(f"the chat template of {teacher.model} leaves out {words[:60]!r}: use another template")
+    return f"chat template ends with {text[-40:]!r}"
+
+
+def check_context(plan: BuildPlan, tokenizer: Any) -> str:
+    """At least one prompt fits the context; those that do not are dropped by name when generated."""
+    limit = plan.config.teacher.engine.max_model_len
+    sample = table_to_prompts(plan.prompts.table.slice(0, SAMPLED_PROMPTS))
+    lengths = [len(prompt.token_ids) for prompt in render_prompts(sample, tokenizer, plan.config.teacher)]
+    if limit is None:
+        return f"longest of {len(sample):,} prompts: {max(lengths):,} tokens; the model's own context is used"
+    too_long = sum(length >= limit for length in lengths)
+    if too_long == len(sample):
+        raise InputError(
+            f"none of the first {len(sample):,} prompts fits teacher.engine.max_model_len {limit:,} (the shortest has "
+            f"{min(lengths):,} tokens): raise it"
+        )
+    room = plan.config.teacher.sampling.max_tokens
+    tight = sum(limit > length > limit - room for length in lengths)
+    return (
+        f"of {len(sample):,} prompts {too_long:,} do not fit {limit:,} tokens and {tight:,} leave less than "
+        f"max_tokens {room:,}; the longest has {max(lengths):,}"
+    )
+
+
+def check_disk(plan: BuildPlan) -> str:
+    """What will be written fits the disk: once in the trace store and once in the corpus."""
+    estimate = estimate_build(plan.config, plan.plan, plan.store)
+    root = Path(plan.config.root).absolute()
+    folder = next(parent for parent in (root, *root.parents) if parent.exists())
+    free, needed = shutil.disk_usage(folder).free, 2 * estimate.bytes + SPARE_BYTES
+    if free < needed:
+        raise InputError(
+            f"{folder} has {free / 1e9:.1f} GB free and this build needs about {needed / 1e9:.1f} GB: free space "
+            "or set root: to another disk"
+        )
+    return f"{free / 1e9:,.1f} GB free, about {needed / 1e9:,.1f} GB needed"
+
+
+def describe_prompts(prompts: PromptSet) -> str:
+    """How many prompts there are and what was dropped."""
+    dropped = prompts.dropped["drop_reason"].value_counts().to_pylist()
+    left_out = "".join(f", {count['counts']:,} {count['values']}" for count in dropped)
+    return f"{len(prompts.table):,} prompts{left_out}"
+
+
+def _describe_teacher(plan: BuildPlan) -> str:
+    return f"{plan.config.teacher.model} is teacher {plan.store.teacher_id}; {len(plan.plan.missing):,} traces missing"
+
+
+def _describe_tokenizer(tokenizer: Any) -> str:
+    return f"{len(tokenizer):,} tokens, EOS {tokenizer.eos_token!r}, pad {tokenizer.pad_token!r}"
+
+
+def _load_tokenizer(plan: BuildPlan) -> Any:
+    return load_tokenizer(plan.source, trust_remote_code=plan.config.teacher.trust_remote_code)
+
+
+def _run(checks: list[Check], name: str, look: Callable[[], Any], describe: Callable[[Any], str]) -> Any:
+    """Run one check and note its outcome; None when it failed."""
+    try:
+        found = look()
+    except DistillDataError as error:
+        checks.append(Check(name, False, str(error)))
+        return None
+    checks.append(Check(name, True, describe(found)))
+    return found

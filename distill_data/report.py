@@ -1,0 +1,190 @@
+"""What a finished command tells a person, as text. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from distill_data.build import BuildPlan, BuildReport
+from distill_data.corpus.read import Corpus
+from distill_data.doctor import Check
+from distill_data.estimate import Estimate, estimate_build
+from distill_data.student.job import StudentReport
+
+SHOWN = 72  # characters of a text that `corpus show` prints
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What `run` did, section by section; `student` is None where the config has none."""
+
+    build: BuildReport
+    student: StudentReport | None
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What `plan` found."""
+
+    config: dict[str, Any]
+    teacher_id: str
+    prompts: int
+    dropped_prompts: dict[str, int]
+    wanted_traces: int
+    finished_traces: int
+    estimate: Estimate
+
+
+def describe_plan(plan: BuildPlan) -> PlanReport:
+    """A build plan as figures."""
+    dropped = plan.prompts.dropped["drop_reason"].value_counts().to_pylist()
+    return PlanReport(
+        config=plan.config.model_dump(mode="json"),
+        teacher_id=plan.store.teacher_id,
+        prompts=len(plan.prompts.table),
+        dropped_prompts={count["values"]: count["counts"] for count in dropped},
+        wanted_traces=plan.plan.wanted,
+        finished_traces=len(plan.plan.finished),
+        estimate=estimate_build(plan.config, plan.plan, plan.store),
+    )
+
+
+def plan_summary(report: PlanReport) -> str:
+    """The resolved config, what is missing, and what it will cost."""
+    estimate = report.estimate
+    basis = "from this teacher's finished traces" if estimate.measured else "a rule of thumb: nothing is finished yet"
+    dropped = "".join(f", {count:,} dropped as {reason}" for reason, count in report.dropped_prompts.items())
+    lines = [
+        yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True).rstrip(),
+        "",
+        _line("teacher", report.teacher_id),
+        _line("prompts", f"{report.prompts:,}{dropped}"),
+        _line(
+            "traces",
+            f"{report.wanted_traces:,} wanted, {report.finished_traces:,} finished, {estimate.traces:,} missing",
+        ),
+        _line("shards", f"{estimate.shards:,}"),
+        _line("tokens", f"about {estimate.tokens:,}, at most {estimate.tokens_at_most:,} ({basis})"),
+        _line("size", f"about {estimate.bytes / 1e6:,.1f} MB in the trace store"),
+    ]
+    return "\n".join(lines)
+
+
+def checks_summary(checks: list[Check]) -> str:
+    """A line per check."""
+    return "\n".join(f"{'ok  ' if check.ok else 'FAIL'} {check.name:<10}{check.detail}" for check in checks)
+
+
+def corpora_summary(corpora: dict[str, list[int]]) -> str:
+    """A line per corpus."""
+    lines = [f"{name}: {', '.join(f'v{version}' for version in versions)}" for name, versions in corpora.items()]
+    return "\n".join(lines) or "no corpora here: run `distill-data build CONFIG`, or give --root"
+
+
+def corpus_summary(corpus: Corpus) -> str:
+    """A version's provenance, counts and statistics, and its first row, abridged."""
+    manifest = corpus.manifest
+    lines = [f"{corpus.reference}  {manifest.created_at}  digest {manifest.digest[:16]}"]
+    lines.append(_line("teacher", f"{manifest.config['teacher']['model']} ({manifest.teacher_id})"))
+    lines += [_line(name, f"{count:,}") for name, count in manifest.counts.items()]
+    lines += [_line("dropped", f"{reason} {count:,}") for reason, count in manifest.dropped.items()]
+    lines += [f"  {name:<28}{_figure(value)}" for name, value in manifest.statistics.items()]
+    lines += [f"  {file.path}  {file.rows:,} rows, {file.bytes:,} bytes" for file in manifest.files]
+    row = corpus.table("traces").slice(0, 1).to_pylist()[0]
+    lines.append("first row of train")
+    lines += [f"  {name:<20}{_abridged(value)}" for name, value in row.items()]
+    return "\n".join(lines)
+
+
+def verification_summary(found: dict[str, Any]) -> str:
+    """What `corpus verify` found."""
+    if found["ok"]:
+        return f"{found['corpus']}: every file, checksum, schema and row alignment is as its manifest says"
+    return "\n".join([f"{found['corpus']} is damaged:", *(f"  {problem}" for problem in found["problems"])])
+
+
+def build_summary(report: BuildReport) -> str:
+    """A build's figures, a line each."""
+    total = report.rows + sum(report.dropped.values())
+    lines = [
+        f"{report.corpus} is {'new' if report.created else 'up to date: nothing to do'}",
+        _line("kept", f"{report.rows:,} of {total:,} rows: {report.train:,} train, {report.validation:,} validation"),
+    ]
+    dropped = sorted(report.dropped.items(), key=lambda item: -item[1])
+    if dropped:
+        lines.append(_line("dropped", ", ".join(f"{reason} {count:,}" for reason, count in dropped)))
+    if report.pass_rate is not None:
+        lines.append(_line("pass rate", f"{report.pass_rate:.1%} of judged traces"))
+    if report.generated_traces:
+        lines.append(
+            _line(
+                "generated",
+                f"{report.generated_traces:,} traces, {report.generated_tokens:,} tokens in "
+                f"{report.engine_seconds:.0f} s ({report.tokens_per_second:,.0f} tok/s; "
+                f"the engine took {report.load_seconds:.0f} s to load)",
+            )
+        )
+    lines.append(_line("reused", f"{report.reused_traces:,} traces from the store"))
+    if report.soft_label_bytes_per_token is not None:
+        lines.append(
+            _line("size", f"{report.soft_label_bytes_per_token:.0f} bytes per completion token of soft labels")
+        )
+    lines.append(_line("corpus", report.path))
+    return "\n".join(lines)
+
+
+def student_summary(report: StudentReport) -> str:
+    """A student's figures, a line each."""
+    state = f"trained {report.steps} steps in {report.seconds:.0f} s" if report.created else "up to date: nothing to do"
+    lines = [
+        f"student {report.name} is {state}",
+        _line("size", f"{report.parameters:,} parameters"),
+        _line("loss", f"{report.first_loss:.3f} -> {report.last_loss:.3f}"),
+    ]
+    if report.before is not None and report.after is not None:
+        before, after = report.before, report.after
+        lines += [
+            _line("held out", f"{after.traces:,} traces, {after.tokens:,} tokens, never trained on"),
+            _line("KL", f"{before.kl:.3f} -> {after.kl:.3f} nats per token to the teacher's distribution"),
+            _line("top-1", f"{before.top1_agreement:.1%} -> {after.top1_agreement:.1%} agreement with the teacher"),
+            _line(
+                "entropy",
+                f"cross-entropy {before.cross_entropy:.3f} -> {after.cross_entropy:.3f} nats per token "
+                f"(the teacher itself: {after.teacher_cross_entropy:.3f})",
+            ),
+        ]
+    lines.append(_line("folder", report.path))
+    return "\n".join(lines)
+
+
+def run_summary(report: RunReport) -> str:
+    """The closing summary of `run`, with what to try next."""
+    parts = [build_summary(report.build)]
+    if report.student is not None:
+        parts.append(student_summary(report.student))
+    parts.append(
+        "\n".join(
+            [
+                "next",
+                f"  distill-data corpus show {report.build.corpus}",
+                f"  distill-data corpus verify {report.build.corpus}",
+                "  raise teacher.sampling.samples or prompts' size and run again: only what is new is generated",
+            ]
+        )
+    )
+    return "\n\n".join(parts)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _abridged(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<10}{text}"

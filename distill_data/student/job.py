@@ -1,0 +1,200 @@
+"""A student job: where the student of a config and a corpus version goes, train it there, measure it there.
+
+A student is named by its corpus version and by a hash of what decides its weights; it appears under that name only
+when it is whole, so running again finds it and does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill_data.config import Config, Student
+from distill_data.corpus.read import Corpus
+from distill_data.errors import StudentError
+from distill_data.identity import digest
+from distill_data.models import load_tokenizer, model_fingerprint, resolve_model, tokenizer_fingerprint
+from distill_data.parquet import place, sync_folder
+
+if TYPE_CHECKING:
+    from distill_data.student.evaluation import EvaluationResult
+    from distill_data.student.trainer import TrainProgress
+
+
+@dataclass(frozen=True)
+class StudentPlan:
+    """A student before it is trained."""
+
+    config: Config
+    student: Student
+    corpus: Corpus
+    folder: Path
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the whole student is there already."""
+        return (self.folder / "training.json").is_file()
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether it has been measured on this corpus version's held-out rows with these settings."""
+        return self.evaluation_file.is_file()
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether the corpus holds out anything to measure on."""
+        return "validation" in self.corpus.splits
+
+    @property
+    def evaluation_file(self) -> Path:
+        """Where the measurement of this corpus version goes, under these evaluation settings."""
+        settings = {"corpus": self.corpus.manifest.digest, "evaluate": self.student.evaluate.model_dump()}
+        return self.folder / f"evaluation-{digest(settings)[:8]}.json"
+
+
+@dataclass(frozen=True)
+class StudentReport:
+    """What is known of a trained student; `before` and `after` are None where nothing is held out."""
+
+    name: str
+    path: str
+    corpus: str
+    created: bool
+    steps: int
+    parameters: int
+    traces: int
+    too_long: int
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+    first_loss: float
+    last_loss: float
+    before: EvaluationResult | None
+    after: EvaluationResult | None
+
+
+def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
+    """Name the student of a config on a corpus version; loads nothing heavy.
+
+    Raises:
+        StudentError: the config has no student.
+        ModelError: its model cannot be found.
+    """
+    student = settings.student
+    if student is None:
+        raise StudentError("the config has no student: section: add one")
+    ingredients = student.model_dump(exclude={"evaluate"}) | {"corpus": corpus.manifest.digest}
+    if isinstance(student.model, str):
+        ingredients["model"] = model_fingerprint(resolve_model(student.model, student.revision))
+    name = f"{corpus.name}-v{corpus.version}-{digest(ingredients)[:8]}"
+    return StudentPlan(settings, student, corpus, Path(settings.root) / "students" / name)
+
+
+def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
+    """Train the student in a folder beside its own, then give it its name.
+
+    Raises:
+        StudentError: student and corpus do not fit together; see `training.train_student`.
+    """
+    from distill_data.student.training import TrainJob, train_student
+
+    staging = plan.folder.with_name(f".{plan.folder.name}.{os.getpid()}")
+    staging.mkdir(parents=True, exist_ok=True)
+    try:
+        job = TrainJob(plan.student, plan.corpus.table("soft_labels"), _teacher_tokenizer(plan), staging)
+        train_student(job, on_step)
+        origin = {"corpus": plan.corpus.reference, "digest": plan.corpus.manifest.digest}
+        (staging / "corpus.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+        os.replace(staging, plan.folder)
+        sync_folder(plan.folder.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def evaluate(plan: StudentPlan) -> None:
+    """Measure the student on the held-out rows, as it was before training and as it is now.
+
+    Raises:
+        StudentError: the student is not trained yet, or nothing is held out.
+    """
+    from distill_data.student.evaluation import evaluate_student
+    from distill_data.student.model import load_saved_student, load_student
+
+    if not plan.is_trained:
+        raise StudentError(f"{plan.folder} is not there: run `distill-data train` first")
+    if not plan.has_held_out:
+        raise StudentError(
+            f"{plan.corpus.reference} holds nothing out: set validation.fraction above 0 and build again"
+        )
+    labels = plan.corpus.table("soft_labels", "validation")
+    settings, max_length = plan.student.evaluate, plan.student.train.max_length
+    untrained = load_student(plan.student, _teacher_tokenizer(plan))
+    before = evaluate_student(untrained, labels, settings, max_length)
+    trained = load_saved_student(plan.folder, trust_remote_code=plan.student.trust_remote_code)
+    after = evaluate_student(trained, labels, settings, max_length)
+    measured = {"corpus": plan.corpus.reference, "before": asdict(before), "after": asdict(after)}
+    place((json.dumps(measured, indent=2) + "\n").encode(), plan.evaluation_file)
+
+
+def report_student(plan: StudentPlan, created: bool) -> StudentReport:
+    """What the student's folder says."""
+    from distill_data.student.evaluation import EvaluationResult
+
+    training = json.loads((plan.folder / "training.json").read_text(encoding="utf-8"))
+    measured: dict[str, Any] = {}
+    if plan.is_evaluated:
+        measured = json.loads(plan.evaluation_file.read_text(encoding="utf-8"))
+    results = {key: EvaluationResult(**measured[key]) if key in measured else None for key in ("before", "after")}
+    curve = training["loss_curve"]
+    known = ("steps", "parameters", "traces", "too_long", "tokens", "tokens_per_second", "seconds")
+    return StudentReport(
+        name=plan.folder.name,
+        path=str(plan.folder),
+        corpus=plan.corpus.reference,
+        created=created,
+        first_loss=curve[0]["loss"],
+        last_loss=curve[-1]["loss"],
+        before=results["before"],
+        after=results["after"],
+        **{key: training[key] for key in known},
+    )
+
+
+def check_student(student: Student, tokenizer: Any) -> str:
+    """The student's model is there and has room for the teacher's vocabulary; builds it to see.
+
+    Raises:
+        ConfigError, ModelError, StudentError: what does not fit.
+    """
+    from distill_data.student.model import load_student
+    from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
+
+    check_tokenizer(student, tokenizer_fingerprint(tokenizer))
+    model = load_student(student, tokenizer)
+    check_vocabulary(vocabulary_size(model), len(tokenizer), -1)
+    return (
+        f"{model.num_parameters():,} parameters, vocabulary of {vocabulary_size(model):,} for {len(tokenizer):,} tokens"
+    )
+
+
+def _teacher_tokenizer(plan: StudentPlan) -> Any:
+    """The tokenizer that the corpus' ids belong to, checked against the corpus.
+
+    Raises:
+        StudentError: the config's teacher has another tokenizer than the corpus was made with.
+    """
+    teacher = plan.config.teacher
+    source = resolve_model(teacher.model, teacher.revision)
+    tokenizer = load_tokenizer(source, trust_remote_code=teacher.trust_remote_code)
+    expected = plan.corpus.manifest.tokenizer["sha256"]
+    if tokenizer_fingerprint(tokenizer) != expected:
+        raise StudentError(
+            f"{plan.corpus.reference} was made with another tokenizer than that of {teacher.model}: set teacher.model to "
+            "the corpus' teacher, or build a corpus with this one"
+        )
+    return tokenizer

@@ -1,0 +1,115 @@
+"""Load a student: from an architecture or from a model, refused unless it speaks the teacher's vocabulary."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from distill_data.config import Student
+from distill_data.errors import ConfigError, ModelError
+from distill_data.models import local_model_folder, resolve_model
+from distill_data.student.forward import quiet_transformers
+from distill_data.student.vocabulary import check_own_tokenizer
+
+# Fields that transformers takes as keywords and stores under another name.
+_LEGACY_FIELDS = {"rope_theta", "rope_scaling"}
+
+
+def load_student(student: Student, tokenizer: Any) -> PreTrainedModel:
+    """The untrained student, in float32 on the CPU; `from_config` weights come from `student.train.seed`.
+
+    Weights stay float32 also where the checkpoint is bfloat16: small updates would be lost in it.
+
+    Raises:
+        ConfigError: `from_config` names no causal language model, an unknown field or misfits.
+        ModelError: the model is not there or not whole.
+        StudentError: the model was trained with another vocabulary than the teacher's.
+    """
+    if not isinstance(student.model, str):
+        return _from_config(student.model.from_config, tokenizer, student.train.seed)
+    source = resolve_model(student.model, student.revision)
+    folder = local_model_folder(source, trust_remote_code=student.trust_remote_code)
+    check_own_tokenizer(student, folder, tokenizer)
+    return load_saved_student(folder, trust_remote_code=student.trust_remote_code)
+
+
+def load_saved_student(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model of a folder (save_pretrained format, safetensors only), in float32 on the CPU.
+
+    Raises:
+        ModelError: the folder does not hold a whole causal language model.
+    """
+    try:
+        with quiet_transformers():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        raise ModelError(
+            f"student {folder} cannot be loaded ({_one_line(error)}): "
+            "give a folder that save_pretrained wrote with safetensors weights"
+        ) from error
+    model, loading = loaded
+    if lost := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
+        raise ModelError(
+            f"student {folder} lacks {len(lost)} weights ({lost[0]} …): save it again with save_pretrained"
+        )
+    return model
+
+
+def _from_config(fields: dict[str, Any], tokenizer: Any, seed: int) -> PreTrainedModel:
+    _check_fields(fields, len(tokenizer))
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    try:
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            settings: dict[str, Any] = {"vocab_size": len(tokenizer)} | special | fields
+            config = AutoConfig.for_model(**settings)
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except Exception as error:
+        raise ConfigError(
+            f"student.model.from_config makes no {fields['model_type']} model ({_one_line(error)}): "
+            "change the field that it names"
+        ) from error
+
+
+def _check_fields(fields: dict[str, Any], tokenizer_length: int) -> None:
+    """Refuse what transformers would take in silence: it stores unknown fields and never reads them."""
+    model_type = fields["model_type"]
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ConfigError(
+            f"student.model.from_config.model_type {model_type!r} is no causal language model of transformers"
+            f"{_nearest(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}: give one such as llama or qwen3"
+        )
+    config_class = CONFIG_MAPPING[model_type]
+    known = {*config_class().to_dict(), *config_class.attribute_map, *_LEGACY_FIELDS}
+    if unknown := sorted(fields.keys() - known):
+        raise ConfigError(
+            f"student.model.from_config.{unknown[0]} is no field of {model_type}"
+            f"{_nearest(unknown[0], known)}: correct or remove it"
+        )
+    size = fields.get("vocab_size", tokenizer_length)
+    if isinstance(size, int) and size < tokenizer_length:
+        raise ConfigError(
+            f"student.model.from_config.vocab_size {size} is smaller than the teacher's tokenizer "
+            f"({tokenizer_length}): leave it out or set at least {tokenizer_length}"
+        )
+
+
+def _nearest(name: str, names: Any) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

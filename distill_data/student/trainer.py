@@ -1,0 +1,106 @@
+"""The transformers Trainer with the distillation loss, and the callback that keeps its loss curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from distill_data.config import Loss
+from distill_data.errors import StudentError
+from distill_data.student.forward import label_logits
+from distill_data.student.losses import mixed_loss
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """One optimizer step: losses in nats per completion token, of the batch before the step."""
+
+    step: int
+    loss: float
+    kl: float
+    cross_entropy: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """Where training stands after a step; `tokens` as in TrainResult."""
+
+    steps: int
+    point: LossPoint
+    tokens: int
+
+
+class Recorder(TrainerCallback):
+    """Sums the batches of a step, keeps the loss curve, and stops a run whose loss is not finite."""
+
+    def __init__(self, steps: int, on_step: Callable[[TrainProgress], None]):
+        self.steps = steps
+        self.on_step = on_step
+        self.curve: list[LossPoint] = []
+        self.tokens = 0
+        self._learning_rate = 0.0
+        self._batches: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, terms: Tensor, tokens: Tensor) -> None:
+        """Loss, KL and cross-entropy of one batch as its share of the step, and its tokens."""
+        self._batches.append((terms, tokens))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Notes the rate of this step: afterwards the scheduler has moved on."""
+        self._learning_rate = float(kwargs["optimizer"].param_groups[0]["lr"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Adds a point to the curve and reports it."""
+        loss, kl, cross_entropy = torch.stack([terms for terms, _ in self._batches]).sum(0).tolist()
+        self.tokens += sum(int(tokens) for _, tokens in self._batches)
+        self._batches.clear()
+        if not math.isfinite(loss):
+            raise StudentError(
+                f"the loss is {loss} at step {state.global_step}: lower student.train.learning_rate "
+                f"({args.learning_rate}) or raise warmup_ratio"
+            )
+        point = LossPoint(state.global_step, loss, kl, cross_entropy, self._learning_rate)
+        self.curve.append(point)
+        self.on_step(TrainProgress(self.steps, point, self.tokens))
+
+
+class SoftLabelTrainer(Trainer):
+    """The transformers Trainer with the distillation loss, a mean over all completion tokens of a step."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args: Any, weights: Loss, recorder: Recorder, **kwargs: Any):
+        super().__init__(*args, callbacks=[recorder], **kwargs)
+        self.weights = weights
+        self.recorder = recorder
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The batches of a step and their completion tokens, which Trainer counts only in `labels`."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, sum(len(batch["target_ids"]) for batch in batches)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Weighted KL and cross-entropy of one batch, over the completion tokens of its step."""
+        logits = label_logits(model, inputs)
+        losses = mixed_loss(
+            logits,
+            inputs["target_ids"],
+            inputs["support_ids"],
+            inputs["support_logprobs"],
+            self.weights,
+            num_items_in_batch,
+        )
+        terms = torch.stack([losses.total.detach(), losses.kl, losses.cross_entropy])
+        self.recorder.add(terms, inputs["attention_mask"].sum())
+        return (losses.total, {"logits": logits}) if return_outputs else losses.total

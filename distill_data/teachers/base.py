@@ -1,0 +1,61 @@
+"""What a teacher is: something that takes requests, steps, and hands back finished completions with distributions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Request:
+    """One trace to generate."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One finished request: T completion tokens and the K likeliest tokens at each of them.
+
+    Log-probabilities are natural, normalised over the full vocabulary, before temperature.
+    `finish_reason` is the engine's own: `stop` or `length`.
+    """
+
+    request_id: str
+    token_ids: np.ndarray  # int32 [T], EOS included
+    finish_reason: str
+    top_ids: np.ndarray  # int32 [T, K], likeliest first
+    top_logprobs: np.ndarray  # float32 [T, K]
+    sampled_logprobs: np.ndarray  # float32 [T]
+
+
+class RequestRefused(Exception):
+    """The engine will not take one request; the reason is a trace error name and a detail."""
+
+    def __init__(self, error: str, detail: str) -> None:
+        super().__init__(f"{error}: {detail}")
+        self.error = error
+        self.detail = detail
+
+
+class Teacher(Protocol):
+    """A running teacher. Not thread-safe: one worker owns it."""
+
+    tokenizer: Any
+    max_model_len: int
+
+    def add(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            RequestRefused: this request cannot be run; others are not affected.
+        """
+        ...
+
+    def step(self) -> list[Completion]:
+        """Advance every running request and return those that finished."""
+        ...

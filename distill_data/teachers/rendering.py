@@ -1,0 +1,50 @@
+"""Prompts to token ids: the chat template or the plain text, once, the way the teacher will see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from distill_data import config
+from distill_data.records import Message, Prompt
+
+SUFFIX_LENGTH = 64  # characters of the rendered prompt kept beside a trace, to find an opening thinking tag
+
+
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """A prompt as the teacher sees it."""
+
+    token_ids: list[int]
+    suffix: str
+
+
+def with_system_prompt(messages: list[Message], teacher: config.Teacher) -> list[Message]:
+    """The messages with the config's system message first, unless they bring one or are plain text."""
+    if teacher.system_prompt is None or teacher.prompt_format == "text" or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": teacher.system_prompt}, *messages]
+
+
+def render_text(prompt: Prompt, tokenizer: Any, teacher: config.Teacher) -> str:
+    """The text that is tokenised: the rendered chat template, or the messages' own text."""
+    if teacher.prompt_format == "text":
+        return "\n".join(message["content"] for message in prompt.messages)
+    return tokenizer.apply_chat_template(
+        with_system_prompt(prompt.messages, teacher),
+        add_generation_prompt=True,
+        tokenize=False,
+        **teacher.chat_template_kwargs,
+    )
+
+
+def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: config.Teacher) -> list[RenderedPrompt]:
+    """Render and tokenise prompts together.
+
+    A chat template writes its own special tokens, so none are added to it; plain text gets the tokenizer's.
+    """
+    texts = [render_text(prompt, tokenizer, teacher) for prompt in prompts]
+    if not texts:
+        return []
+    encoded = tokenizer(texts, add_special_tokens=teacher.prompt_format == "text")["input_ids"]
+    return [RenderedPrompt(ids, text[-SUFFIX_LENGTH:]) for ids, text in zip(encoded, texts, strict=True)]

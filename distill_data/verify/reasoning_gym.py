@@ -1,0 +1,57 @@
+"""The task's own scorer of reasoning_gym (https://github.com/open-thought/reasoning-gym)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distill_data.errors import InputError
+from distill_data.identity import canonical_json
+from distill_data.prompts.reasoning_gym import create_task
+from distill_data.reasoning import final_answer
+from distill_data.records import Prompt
+
+
+class ReasoningGymVerifier:
+    """Builds each task's scorer once and scores answers with it."""
+
+    name = "reasoning_gym"
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Any] = {}
+
+    def score(self, answer: str, prompt: Prompt) -> float:
+        """The best score of the whole answer and of the final answer found in it, 0 to 1.
+
+        A task's scorer wants the bare answer and gives a sentence around it part of the score, while tasks
+        whose answer is a grid or a list want the whole text: so both are tried.
+
+        Raises:
+            InputError: the prompt comes from no reasoning_gym source.
+            Exception: whatever the scorer raised, where it could score neither.
+        """
+        metadata = prompt.metadata
+        if "task" not in metadata or "entry" not in metadata:
+            raise InputError(
+                f"prompt {prompt.prompt_id} of source {prompt.source!r} was not made by reasoning_gym: "
+                "use verifier: exact"
+            )
+        task = self._task(metadata)
+        entry = metadata["entry"] | {"question": prompt.messages[-1]["content"]}
+        scores: list[float] = []
+        failure: Exception | None = None
+        for candidate in dict.fromkeys([answer, final_answer(answer)]):
+            try:
+                scores.append(float(task.score_answer(candidate, entry)))
+            except Exception as error:
+                failure = error
+        if not scores and failure is not None:
+            raise failure
+        return max(scores)
+
+    def _task(self, metadata: dict[str, Any]) -> Any:
+        """The task with its options, which some scorers read; built on first use."""
+        options = metadata.get("options", {})
+        key = f"{metadata['task']} {canonical_json(options)}"
+        if key not in self._tasks:
+            self._tasks[key] = create_task(metadata["task"], 1, metadata.get("seed", 0), options)
+        return self._tasks[key]

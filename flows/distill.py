@@ -1,0 +1,24 @@
+"""The parent flow: build the corpus, train the student, evaluate it."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from distill_data.config import Config
+from distill_data.report import RunReport
+from flows.build import build_corpus
+from flows.reporting import name_run
+from flows.train import train_student
+
+
+@flow(name="distill", flow_run_name="distill {config.name}", validate_parameters=False)
+def distill(config: Config, verbose: bool = False) -> RunReport:
+    """Do whatever the config asks for: prompts -> corpus -> student -> evaluation.
+
+    Raises:
+        DistillDataError: with one line that says what to do; what was finished is kept.
+    """
+    build = build_corpus(config, verbose)
+    student = None if config.student is None else train_student(config, build.corpus, verbose)
+    name_run(f"distill {build.corpus}")
+    return RunReport(build, student)

@@ -1,0 +1,78 @@
+"""Prefect tasks, one per step; the files on disk decide what is done, so nothing is cached or persisted here."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+
+from distill_data.build import BuildPlan, assemble_version, generate_missing, plan_build
+from distill_data.config import Config
+from distill_data.corpus.manifest import Manifest
+from distill_data.doctor import require_ready
+from distill_data.progress import display
+from distill_data.prompts import PromptSet, load_prompts
+from distill_data.teachers.pool import GenerationProgress, GenerationReport
+
+ARTIFACT_SECONDS = 5.0  # between updates of the progress that Prefect shows
+
+
+@task(name="load prompts", cache_policy=NO_CACHE)
+def load_prompts_task(config: Config) -> PromptSet:
+    """Read every prompt source."""
+    return load_prompts(list(config.prompts))
+
+
+@task(name="plan", cache_policy=NO_CACHE)
+def plan_task(config: Config, prompts: PromptSet) -> BuildPlan:
+    """Find what is missing."""
+    return plan_build(config, prompts)
+
+
+@task(name="check", cache_policy=NO_CACHE)
+def check_task(plan: BuildPlan) -> None:
+    """Fail before an engine starts, not after."""
+    require_ready(plan)
+
+
+@task(name="generate", cache_policy=NO_CACHE)
+def generate_task(plan: BuildPlan, verbose: bool) -> GenerationReport:
+    """Run teacher workers until nothing is missing."""
+    artifact = cast(UUID, create_progress_artifact(0.0, key="generation", description="Traces generated"))
+    report = generate_missing(plan, ShownProgress(artifact), verbose)
+    update_progress_artifact(artifact, 100.0)
+    return report
+
+
+@task(name="assemble", cache_policy=NO_CACHE)
+def assemble_task(plan: BuildPlan) -> tuple[Manifest, bool]:
+    """Judge, filter and write a version, unless it exists."""
+    return assemble_version(plan, lambda done, total: display().update("assemble", done, total))
+
+
+class ShownProgress:
+    """Passes generation progress on to the person's display and, every few seconds, to Prefect."""
+
+    def __init__(self, artifact: UUID) -> None:
+        self._artifact = artifact
+        self._sent_at = time.monotonic()
+
+    def __call__(self, progress: GenerationProgress) -> None:
+        """Show where generation is."""
+        display().update("generate", progress.traces, progress.wanted, _figures(progress))
+        if time.monotonic() - self._sent_at >= ARTIFACT_SECONDS:
+            self._sent_at = time.monotonic()
+            update_progress_artifact(self._artifact, 100.0 * progress.traces / max(1, progress.wanted))
+
+
+def _figures(progress: GenerationProgress) -> str:
+    if not progress.workers_ready:
+        return "loading the teacher"
+    rate = progress.tokens / progress.seconds if progress.seconds else 0.0
+    left = progress.wanted - progress.traces
+    eta = f", about {left * progress.seconds / progress.traces:.0f} s left" if progress.traces and left else ""
+    return f"{progress.shards_started}/{progress.shards} shards, {progress.tokens:,} tokens, {rate:,.0f} tok/s{eta}"

@@ -1,0 +1,69 @@
+"""The student flows: train on a corpus version, evaluate on its held-out rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from distill_data.config import Config
+from distill_data.corpus.read import open_corpus
+from distill_data.progress import display
+from distill_data.report import student_summary
+from distill_data.student.job import StudentPlan, StudentReport, evaluate, plan_student, report_student, train
+from flows.reporting import artifact_key, name_run
+
+if TYPE_CHECKING:
+    pass
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_task(plan: StudentPlan) -> None:
+    """Train the student, unless it is there."""
+    train(
+        plan,
+        lambda progress: display().update(
+            "train", progress.point.step, progress.steps, f"loss {progress.point.loss:.3f}"
+        ),
+    )
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate_task(plan: StudentPlan) -> None:
+    """Measure the student on held-out rows, unless that is done."""
+    evaluate(plan)
+
+
+@flow(name="train", flow_run_name="train {config.name}", validate_parameters=False)
+def train_student(config: Config, reference: str, verbose: bool = False) -> StudentReport:
+    """Train and measure the config's student on a corpus version.
+
+    Raises:
+        StudentError: the corpus and the student do not fit together.
+    """
+    plan = plan_student(config, open_corpus(reference, config.root))
+    created = not plan.is_trained
+    if created:
+        train_task(plan)
+    if plan.has_held_out and not plan.is_evaluated:
+        evaluate_task(plan)
+    report = report_student(plan, created)
+    name_run(f"train {report.name}")
+    key = f"{artifact_key(report.name)}-student"
+    create_markdown_artifact(f"```\n{student_summary(report)}\n```", key=key)
+    return report
+
+
+@flow(name="evaluate", flow_run_name="evaluate {config.name}", validate_parameters=False)
+def evaluate_student(config: Config, reference: str) -> StudentReport:
+    """Measure the config's trained student on a corpus version's held-out rows.
+
+    Raises:
+        StudentError: it is not trained yet, or the version holds nothing out.
+    """
+    plan = plan_student(config, open_corpus(reference, config.root))
+    evaluate_task(plan)
+    name_run(f"evaluate {plan.folder.name}")
+    return report_student(plan, created=False)

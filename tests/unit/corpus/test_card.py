@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from distill_data.corpus.assemble import Assembly, assemble
+from distill_data.corpus.read import Corpus, open_corpus
+from distill_data.filters import DROP_REASONS
+
+MakeJob = Callable[..., Assembly]
+
+
+@pytest.fixture
+def corpus(make_job: MakeJob, tmp_path: Path) -> Corpus:
+    sections = {"judge": {"verifier": "exact"}, "keep": {"passed_only": True}}
+    assemble(make_job(**sections), lambda done, total: None)
+    return open_corpus("sums", tmp_path)
+
+
+def card(corpus: Corpus) -> str:
+    return (corpus.path / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_header_is_yaml_with_both_configs(corpus: Corpus) -> None:
+    header = yaml.safe_load(card(corpus).split("---\n")[1])
+    assert header["license"] == "other"
+    assert header["size_categories"] == ["n<1K"]
+    traces, labels = header["configs"]
+    assert (traces["config_name"], traces["default"], labels["config_name"]) == ("traces", True, "soft_labels")
+    assert labels["data_files"] == [
+        {"split": "train", "path": "soft_labels/train-*.parquet"},
+        {"split": "validation", "path": "soft_labels/validation-*.parquet"},
+    ]
+
+
+def test_a_name_that_yaml_reads_as_a_number_stays_text(make_job: MakeJob, tmp_path: Path) -> None:
+    assemble(make_job(name="1.0"), lambda done, total: None)
+    text = card(open_corpus("1.0", tmp_path))
+    assert yaml.safe_load(text.split("---\n")[1])["pretty_name"] == "1.0"
+
+
+def test_the_funnel_shows_counts_and_explained_drop_reasons(corpus: Corpus) -> None:
+    text = card(corpus)
+    assert "| traces | 40 |" in text and "| kept | 18 |" in text
+    for reason, count in corpus.manifest.dropped.items():
+        assert DROP_REASONS[reason]
+        assert f"| `{reason}` | {count} | {DROP_REASONS[reason]} |" in text
+
+
+def test_the_lines_of_numpy_rebuild_a_distribution(corpus: Corpus) -> None:
+    code = re.findall(r"```python\n(.*?)```", card(corpus), re.DOTALL)[0]
+    for row in corpus.table("soft_labels").slice(0, 3).to_pylist():
+        starts = np.concatenate(([0], np.cumsum(row["support_counts"])))
+        for t in range(len(row["completion_token_ids"])):
+            names: dict[str, Any] = {"row": row, "t": t}
+            exec(code, names)
+            kept = slice(starts[t], starts[t + 1])
+            distribution = names["distribution"]
+            assert distribution.shape == (400,)
+            assert distribution.sum() == pytest.approx(1.0)
+            expected = np.exp(np.array(row["support_logprobs"][kept], np.float64))
+            np.testing.assert_allclose(distribution[row["support_ids"][kept]], expected)
+            assert distribution.argmax() == row["support_ids"][kept][0]
+
+
+def test_the_card_holds_no_machine_path(corpus: Corpus, tmp_path: Path) -> None:
+    assert str(tmp_path) not in card(corpus)
+    assert "/somewhere" not in card(corpus)

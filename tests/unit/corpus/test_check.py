@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distill_data.corpus.assemble import Assembly, assemble
+from distill_data.corpus.check import verify_corpus
+from distill_data.corpus.manifest import write_manifest
+from distill_data.corpus.read import Corpus, open_corpus
+
+MakeJob = Callable[..., Assembly]
+TRAIN = "train-00000-of-00001.parquet"
+HELD_OUT = "validation-00000-of-00001.parquet"
+
+
+@pytest.fixture
+def corpus(make_job: MakeJob, tmp_path: Path) -> Corpus:
+    assemble(make_job(validation={"fraction": 0.3}), lambda done, total: None)
+    return open_corpus("sums", tmp_path)
+
+
+def rewrite(corpus: Corpus, path: str, table: pa.Table) -> Corpus:
+    """Replace a file and tell the manifest, as a faulty writer would."""
+    file = corpus.path / path
+    pq.write_table(table, file)
+    data = file.read_bytes()
+    change = {"rows": len(table), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    files = [facts.model_copy(update=change) if facts.path == path else facts for facts in corpus.manifest.files]
+    write_manifest(corpus.path, corpus.manifest.model_copy(update={"files": files}))
+    return open_corpus("sums", corpus.path.parents[2])
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("family", ["traces", "soft_labels"])
+def test_a_flipped_byte_is_found(corpus: Corpus, family: str, position: float) -> None:
+    file = corpus.path / family / TRAIN
+    data = bytearray(file.read_bytes())
+    data[int(len(data) * position)] ^= 1
+    file.write_bytes(data)
+    (problem,) = verify_corpus(corpus)
+    assert problem.startswith(f"{family}/{TRAIN}: its bytes changed")
+
+
+def test_a_cut_missing_or_extra_file_is_found(corpus: Corpus) -> None:
+    cut = corpus.path / "traces" / TRAIN
+    cut.write_bytes(cut.read_bytes()[:-10])
+    (corpus.path / "soft_labels" / HELD_OUT).unlink()
+    extra = corpus.path / "traces" / "train-00001-of-00001.parquet"
+    extra.write_bytes(b"PAR1")
+    assert [problem.split(", the")[0].split(" has")[0] for problem in verify_corpus(corpus)] == [
+        f"soft_labels/{HELD_OUT}: is missing",
+        f"traces/{TRAIN}:",
+        "traces/train-00001-of-00001.parquet: is not in the manifest",
+    ]
+
+
+def test_shifted_rows_are_found(corpus: Corpus) -> None:
+    labels = corpus.table("soft_labels")
+    order = np.roll(np.arange(len(labels)), 1)
+    problems = verify_corpus(rewrite(corpus, f"soft_labels/{TRAIN}", labels.take(order)))
+    assert f"soft_labels/{TRAIN}: row 0: trace_id differs from the traces file" in problems
+
+
+def test_lists_of_other_lengths_are_found(corpus: Corpus) -> None:
+    labels = corpus.table("soft_labels")
+    rows = labels.to_pylist()
+    rows[4]["support_ids"].pop()
+    rows[7]["sampled_logprobs"].append(-1.0)
+    broken = pa.Table.from_pylist(rows, labels.schema)
+    assert verify_corpus(rewrite(corpus, f"soft_labels/{TRAIN}", broken)) == [
+        f"soft_labels/{TRAIN}: row 7: sampled_logprobs is not one per completion token",
+        f"soft_labels/{TRAIN}: row 4: support_counts do not add up to support_ids",
+    ]
+
+
+def test_other_columns_and_row_counts_are_found(corpus: Corpus) -> None:
+    rejected = corpus.table("rejected")
+    changed = rewrite(corpus, "rejected/rejected-00000-of-00001.parquet", rejected.drop(["answer"]).slice(1))
+    assert verify_corpus(changed) == [
+        "rejected/rejected-00000-of-00001.parquet: its columns are not those of rejected in this schema version",
+        f"manifest.json: rejected/rejected has {len(rejected) - 1} rows in its files, counts say {len(rejected)}",
+    ]
+
+
+def test_a_prompt_on_both_sides_and_a_repeated_trace_are_found(corpus: Corpus) -> None:
+    held_out, train = corpus.table("traces", "validation"), corpus.table("traces")
+    mixed = pa.concat_tables([train.slice(0, 1), held_out.slice(1)])
+    labels, other = corpus.table("soft_labels"), corpus.table("soft_labels", "validation")
+    corpus = rewrite(corpus, f"traces/{HELD_OUT}", mixed)
+    corpus = rewrite(corpus, f"soft_labels/{HELD_OUT}", pa.concat_tables([labels.slice(0, 1), other.slice(1)]))
+    first = train.slice(0, 1).to_pylist()[0]
+    assert verify_corpus(corpus) == [
+        f"traces/: 1 trace ids are there twice, for example {first['trace_id']}",
+        f"traces/validation-*: prompt {first['prompt_id']} is in train too",
+    ]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_data.corpus.assemble import Assembly
+from distill_data.corpus.digest import corpus_digest
+
+from .conftest import make_prompts, make_trace, right_or_wrong
+
+MakeJob = Callable[..., Assembly]
+JUDGE = {"judge": {"verifier": "exact"}}
+
+
+def test_the_digest_does_not_depend_on_where_traces_lie(make_job: MakeJob, tmp_path: Path) -> None:
+    digests = {
+        make_job(root=tmp_path / str(rows), part_rows=rows, shuffle=rows, **sections).digest
+        for rows, sections in [
+            (1, {}),
+            (7, {"storage": {"rows_per_file": 3, "shard_size": 2}}),
+            (40, {"teacher": {"engine": {"max_num_seqs": 3}}}),
+        ]
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        JUDGE,
+        {**JUDGE, "keep": {"passed_only": True}},
+        {"filters": {"truncated": False}},
+        {"validation": {"fraction": 0.2}},
+        {"validation": {"seed": 1}},
+        {"teacher": {"reasoning": {"close_tag": "</thought>"}}},
+    ],
+)
+def test_what_changes_rows_changes_the_digest(make_job: MakeJob, sections: dict[str, Any]) -> None:
+    assert make_job(**sections).digest != make_job().digest
+
+
+def test_other_traces_teachers_and_prompts_change_the_digest(make_job: MakeJob, tmp_path: Path) -> None:
+    prompts = make_prompts(3)
+    traces = right_or_wrong(prompts, 1)
+    job = make_job(prompts, traces, root=tmp_path / "a")
+    other = make_job(prompts, [*traces[:2], make_trace(prompts[2], 0, "else")], root=tmp_path / "b")
+    digests = {
+        job.digest,
+        other.digest,
+        corpus_digest(job.config, job.prompts.digest, "another", job.finished),
+        corpus_digest(job.config, "another", job.teacher_id, job.finished),
+        corpus_digest(job.config, job.prompts.digest, job.teacher_id, job.finished.slice(1)),
+    }
+    assert len(digests) == 5

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distill_data.corpus.assemble import Assembly, assemble
+from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, read_manifest
+from distill_data.corpus.provenance import git_revision, package_versions
+from distill_data.errors import CorpusError
+
+MakeJob = Callable[..., Assembly]
+
+
+@pytest.fixture
+def manifest(make_job: MakeJob) -> Manifest:
+    return assemble(make_job(), lambda done, total: None)
+
+
+def test_a_manifest_says_what_made_the_version(make_job: MakeJob, manifest: Manifest, tmp_path: Path) -> None:
+    job = make_job()
+    assert read_manifest(tmp_path / "corpora" / "sums" / "v1") == manifest
+    assert (manifest.digest, manifest.teacher_id, manifest.teacher) == (job.digest, job.teacher_id, job.teacher)
+    assert manifest.config == job.config.model_dump(mode="json")
+    assert manifest.prompts.digest == job.prompts.digest
+    assert manifest.prompts.sources == {"sums": {"sha256": "5a"}}
+    assert manifest.tokenizer["vocab_size"] == 400
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", manifest.created_at)
+
+
+def change(folder: Path, **changes: object) -> Path:
+    file = folder / MANIFEST_NAME
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return folder
+
+
+def test_a_newer_schema_asks_for_an_upgrade(manifest: Manifest, tmp_path: Path) -> None:
+    folder = change(tmp_path / "corpora" / "sums" / "v1", schema_version=2, something_new=True)
+    with pytest.raises(CorpusError, match=r"schema version 2 .*upgrade distill-data"):
+        read_manifest(folder)
+
+
+def test_a_damaged_manifest_is_named(manifest: Manifest, tmp_path: Path) -> None:
+    folder = change(tmp_path / "corpora" / "sums" / "v1", version="x")
+    with pytest.raises(CorpusError, match=r"manifest.json is damaged \(.*version"):
+        read_manifest(folder)
+    (folder / MANIFEST_NAME).write_text("{")
+    with pytest.raises(CorpusError, match="is damaged"):
+        read_manifest(folder)
+    (folder / MANIFEST_NAME).unlink()
+    with pytest.raises(CorpusError, match="is no corpus version"):
+        read_manifest(folder)
+
+
+def test_packages_name_what_is_installed() -> None:
+    import pyarrow
+
+    assert package_versions()["pyarrow"] == pyarrow.__version__
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    done = subprocess.run(["git", "-C", folder, *identity, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_revision_is_that_of_the_checkout_that_tracks_the_code(tmp_path: Path) -> None:
+    assert git_revision(tmp_path) is None
+    git(tmp_path, "init", "-q")
+    for name in ("tracked", "installed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "code.py").write_text("1")
+    git(tmp_path, "add", "tracked")
+    git(tmp_path, "commit", "-qm", "one")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert git_revision(tmp_path / "tracked") == commit
+    assert git_revision(tmp_path / "installed") is None
+    (tmp_path / "tracked" / "code.py").write_text("2")
+    assert git_revision(tmp_path / "tracked") == f"{commit}-dirty"

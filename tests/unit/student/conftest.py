@@ -1,0 +1,63 @@
+"""Soft labels of a tiny teacher, cut from its own full-vocabulary log-probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+from distill_data.config import SoftLabelSelection
+from distill_data.records import SOFT_LABELS_SCHEMA
+from distill_data.soft_labels import select_support
+from distill_data.student.model import load_saved_student
+
+TOP = 128
+TRACES = 40
+
+
+def label_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=SOFT_LABELS_SCHEMA)
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny_model: Path) -> PreTrainedModel:
+    return load_saved_student(tiny_model).eval()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_model: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def labels(teacher: PreTrainedModel, tokenizer: Any) -> pa.Table:
+    """40 sampled traces with 2 to 6 prompt tokens and 4 to 28 completion tokens, in several chunks."""
+    generator = torch.Generator().manual_seed(1)
+    rows = [_trace(teacher, len(tokenizer), index, generator) for index in range(TRACES)]
+    chunks = [rows[:7], rows[7:8], rows[8:]]
+    return pa.concat_tables([label_table(chunk) for chunk in chunks])
+
+
+@torch.inference_mode()
+def _trace(teacher: Any, vocabulary: int, index: int, generator: torch.Generator) -> dict[str, Any]:
+    prompt_length, completion_length = 2 + index % 5, 4 + (index * 7) % 25
+    ids = torch.randint(3, vocabulary, (prompt_length,), generator=generator)
+    for _ in range(completion_length):
+        probabilities = teacher(input_ids=ids[None]).logits[0, -1].softmax(-1)
+        ids = torch.cat([ids, torch.multinomial(probabilities, 1, generator=generator)])
+    logprobs = teacher(input_ids=ids[None]).logits[0].double().log_softmax(-1)[prompt_length - 1 : -1]
+    top = logprobs.topk(TOP, dim=1)
+    completion = ids[prompt_length:]
+    sampled = logprobs.gather(1, completion[:, None])[:, 0].numpy()
+    soft = select_support(top.indices.numpy(), top.values.numpy(), sampled, SoftLabelSelection(max_support=TOP))
+    return {
+        "trace_id": f"trace-{index}",
+        "prompt_token_ids": ids[:prompt_length].numpy().astype(np.int32),
+        "completion_token_ids": completion.numpy().astype(np.int32),
+        **vars(soft),
+    }

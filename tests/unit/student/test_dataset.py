@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from distill_data.errors import StudentError
+from distill_data.student.dataset import SoftLabelCollator, SoftLabelDataset
+from tests.unit.student.conftest import TRACES, label_table
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """Two prompt tokens and three completion tokens with 2, 1 and 3 kept."""
+    return {
+        "trace_id": "a-b-0",
+        "prompt_token_ids": [5, 6],
+        "completion_token_ids": [7, 8, 9],
+        "sampled_logprobs": [-0.1, -0.2, -0.3],
+        "support_counts": [2, 1, 3],
+        "support_ids": [7, 1, 8, 2, 9, 3],
+        "support_logprobs": [-0.5, -1.0, 0.0, -1.0, -2.0, -4.0],
+    } | changes
+
+
+def test_items_are_the_rows_of_the_table_across_chunks_and_slices(labels: pa.Table) -> None:
+    part = labels.slice(3, 10)
+    dataset = SoftLabelDataset(part, max_length=1000)
+    assert part.column("trace_id").num_chunks == 3
+    assert len(dataset) == 10 and dataset.too_long == 0
+    expected = part.drop_columns("trace_id").to_pylist()
+    assert [{k: v.tolist() for k, v in dataset[i].items()} for i in range(10)] == expected
+    assert dataset[0]["support_ids"].base is not None  # a view
+    lengths = [len(r["prompt_token_ids"]) + len(r["completion_token_ids"]) for r in expected]
+    assert dataset.longest == max(lengths)
+    names = ("prompt_token_ids", "completion_token_ids", "support_ids")
+    assert dataset.max_token_id == max(max(r[name]) for r in expected for name in names)
+
+
+def test_long_traces_are_left_out_and_counted() -> None:
+    table = label_table([row(), row(trace_id="long", prompt_token_ids=[1] * 9), row(prompt_token_ids=[4, 4, 4])])
+    dataset = SoftLabelDataset(table, max_length=6)
+    assert [item["prompt_token_ids"].tolist() for item in map(dataset.__getitem__, range(2))] == [
+        [5, 6],
+        [4, 4, 4],
+    ]
+    assert (len(dataset), dataset.too_long, dataset.longest) == (2, 1, 6)
+    assert len(SoftLabelDataset(table, max_length=5)) == 1
+    with pytest.raises(StudentError, match=r"all 3 traces .* 4 \(the shortest has 5 tokens\).*raise"):
+        SoftLabelDataset(table, max_length=4)
+
+
+def test_no_traces_is_an_error() -> None:
+    with pytest.raises(StudentError, match="no traces"):
+        SoftLabelDataset(label_table([]), max_length=10)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt_token_ids": []},
+        {"completion_token_ids": [7, 8]},
+        {"sampled_logprobs": [-0.1, -0.2]},
+        {"support_counts": [2, 1, 2]},
+        {"support_counts": [3, 0, 3]},
+        {"support_ids": [7, 1, 8, 2, 9]},
+        {"support_logprobs": [-0.5, -1.0, float("nan"), -1.0, -2.0, -4.0]},
+        {"support_logprobs": [-0.5, -1.0, -float("inf"), -1.0, -2.0, -4.0]},
+    ],
+)
+def test_a_trace_whose_columns_do_not_fit_is_named(changes: dict[str, Any]) -> None:
+    table = label_table([row(), row(trace_id="bad-one", **changes), row()])
+    with pytest.raises(StudentError, match=r"bad-one do not fit .*\(1 such traces\).*corpus verify"):
+        SoftLabelDataset(table, max_length=100)
+
+
+def test_batch_is_aligned_with_the_logits_that_predict() -> None:
+    other = row(
+        prompt_token_ids=[4],
+        completion_token_ids=[3, 2],
+        sampled_logprobs=[-1.0, -2.0],
+        support_counts=[1, 1],
+        support_ids=[3, 2],
+        support_logprobs=[-0.25, -0.125],
+    )
+    dataset = SoftLabelDataset(label_table([row(), other]), max_length=10)
+    batch = SoftLabelCollator(pad_token_id=99)([dataset[0], dataset[1]])
+    inf = float("inf")
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [4, 3, 2, 99, 99]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert batch["label_mask"].int().tolist() == [[0, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
+    assert batch["target_ids"].tolist() == [7, 8, 9, 3, 2]
+    assert batch["support_ids"].tolist() == [[7, 1, 0], [8, 0, 0], [2, 9, 3], [3, 0, 0], [2, 0, 0]]
+    assert batch["support_logprobs"].tolist() == [
+        [-0.5, -1.0, -inf],
+        [0.0, -inf, -inf],
+        [-1.0, -2.0, -4.0],
+        [-0.25, -inf, -inf],
+        [-0.125, -inf, -inf],
+    ]
+    assert batch["support_ids"].dtype == torch.int64 and batch["support_logprobs"].dtype == torch.float32
+    torch.testing.assert_close(batch["sampled_logprobs"], torch.tensor([-0.1, -0.2, -0.3, -1.0, -2.0]))
+
+
+def test_batches_hold_exactly_the_ids_of_their_traces(labels: pa.Table) -> None:
+    dataset = SoftLabelDataset(labels, max_length=1000)
+    rows = [dataset[i] for i in range(TRACES)]
+    batch = SoftLabelCollator()(rows)
+    shifted = batch["label_mask"].roll(1, dims=1)
+    assert (batch["input_ids"][shifted] == batch["target_ids"]).all()
+    for item, ids, mask in zip(rows, batch["input_ids"], batch["attention_mask"].bool(), strict=True):
+        whole = np.concatenate([item["prompt_token_ids"], item["completion_token_ids"]])
+        assert ids[mask].tolist() == whole.tolist()

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM, PreTrainedModel
+
+from distill_data.config import FromConfig, Student, Train
+from distill_data.errors import ConfigError, ModelError, StudentError
+from distill_data.models import tokenizer_fingerprint
+from distill_data.student.dataset import SoftLabelCollator
+from distill_data.student.forward import label_logits, quiet_transformers
+from distill_data.student.model import load_saved_student, load_student
+from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
+from tests.tiny_model import make_tokenizer
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+def from_config(seed: int = 0, **fields: Any) -> Student:
+    return Student(model=FromConfig(from_config=LLAMA | fields), train=Train(seed=seed))
+
+
+def test_architecture_takes_vocabulary_and_special_tokens_from_the_tokenizer(tokenizer: Any) -> None:
+    model = load_student(from_config(rope_theta=5000.0), tokenizer)
+    assert isinstance(model, LlamaForCausalLM) and model.dtype == torch.float32
+    assert vocabulary_size(model) == model.config.vocab_size == len(tokenizer)
+    config = model.config
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
+    assert vocabulary_size(load_student(from_config(vocab_size=512), tokenizer)) == 512
+
+
+def test_initial_weights_come_from_the_seed_alone(tokenizer: Any) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.rand(3)
+        return load_student(from_config(seed), tokenizer).get_input_embeddings().weight  # type: ignore[return-value]
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"hiden_size": 3}, r"hiden_size is no field of llama \(did you mean hidden_size\?\)"),
+        ({"model_type": "lama"}, r"'lama' is no causal language model.*did you mean llama\?"),
+        ({"model_type": "t5"}, "'t5' is no causal language model"),
+        ({"hidden_size": "wide"}, "makes no llama model .*'hidden_size' expected int"),
+        ({"hidden_size": 33}, "makes no llama model .*not a multiple"),
+        ({"vocab_size": 10}, r"vocab_size 10 is smaller than the teacher's tokenizer \(\d+\): leave it out"),
+    ],
+)
+def test_wrong_architecture_is_one_clear_line(fields: dict[str, Any], message: str, tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load_student(from_config(**fields), tokenizer)
+    assert "\n" not in str(error.value)
+
+
+def test_folder_loads_in_float32_with_its_padded_vocabulary(tiny_model: Path, tokenizer: Any) -> None:
+    model = load_student(Student(model=str(tiny_model)), tokenizer)
+    stored = load_file(tiny_model / "model.safetensors")["model.embed_tokens.weight"]
+    assert model.dtype == torch.float32 and stored.dtype == torch.bfloat16
+    assert torch.equal(model.get_input_embeddings().weight, stored.float())  # type: ignore[arg-type]
+    assert vocabulary_size(model) > len(tokenizer)
+    check_vocabulary(vocabulary_size(model), len(tokenizer), len(tokenizer) - 1)
+
+
+def test_missing_model_says_what_to_do(tmp_path: Path, tokenizer: Any) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        load_student(Student(model=str(tmp_path / "nothing")), tokenizer)
+
+
+def test_lost_weights_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "copy")
+    weights = load_file(tiny_model / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, tmp_path / "copy" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights \(model.norm.weight"):
+        load_saved_student(tmp_path / "copy")
+
+
+def test_model_with_another_vocabulary_is_refused(tiny_model: Path) -> None:
+    other = make_tokenizer(vocab_size=300)  # fewer merges: the same ids
+    load_student(Student(model=str(tiny_model)), other)
+    tokens = sorted(other.get_vocab().items(), key=lambda item: item[1])
+
+    class Shifted:
+        def get_vocab(self) -> dict[str, int]:
+            return {token: (index + 1) % len(tokens) for token, index in tokens}
+
+    with pytest.raises(StudentError, match="another vocabulary: id 0 is .*family"):
+        load_student(Student(model=str(tiny_model)), Shifted())
+
+
+def test_tokenizer_must_be_the_corpus_one(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    ours = tokenizer_fingerprint(tokenizer)
+    check_tokenizer(Student(model="a/b", tokenizer="teacher"), "anything")
+    check_tokenizer(Student(model="a/b", tokenizer=str(tiny_model)), ours)
+    make_tokenizer(vocab_size=300).save_pretrained(tmp_path / "other")
+    with pytest.raises(StudentError, match="soft labels need the teacher's vocabulary"):
+        check_tokenizer(Student(model="a/b", tokenizer=str(tmp_path / "other")), ours)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        check_tokenizer(Student(model="a/b", tokenizer=str(tmp_path)), ours)
+
+
+def test_vocabulary_must_hold_tokenizer_and_labels() -> None:
+    check_vocabulary(151936, 151665, 151664)
+    with pytest.raises(StudentError, match="400 token ids .* need 431.*vocab_size: 431"):
+        check_vocabulary(400, 300, 430)
+    with pytest.raises(StudentError, match="need 401"):
+        check_vocabulary(400, 401, 3)
+
+
+def test_label_logits_are_those_of_the_whole_forward_pass(teacher: PreTrainedModel) -> None:
+    rows = [_row([4, 5, 6], [7, 8]), _row([9, 10, 11, 12], [13])]
+    batch = SoftLabelCollator()(rows)
+    with torch.inference_mode():
+        whole = teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        cut = label_logits(teacher, batch)
+    assert cut.shape == (3, whole.shape[-1])
+    expected = torch.stack([whole[0, 2], whole[0, 3], whole[1, 3]])
+    torch.testing.assert_close(cut, expected)
+
+
+def test_quiet_restores_what_it_changed() -> None:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with quiet_transformers():
+        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.ERROR, False)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def _row(prompt: list[int], completion: list[int]) -> dict[str, Any]:
+    import numpy as np
+
+    return {
+        "prompt_token_ids": np.array(prompt, np.int32),
+        "completion_token_ids": np.array(completion, np.int32),
+        "sampled_logprobs": np.zeros(len(completion), np.float32),
+        "support_counts": np.ones(len(completion), np.uint8),
+        "support_ids": np.array(completion, np.int32),
+        "support_logprobs": np.zeros(len(completion), np.float16),
+    }
