@@ -173,10 +173,7 @@ _INDEX_SCHEMA = pa.schema([PART_SCHEMA.field(name) for name in INDEX_COLUMNS]).a
 def traces_to_table(traces: Sequence[Trace]) -> pa.Table:
     """Traces as a table of PART_SCHEMA, column by column."""
     tokens = [len(trace.completion_token_ids) for trace in traces]
-    with np.errstate(invalid="ignore"):
-        means = [
-            float(t.soft_labels.sampled_logprobs.mean()) if n else None for t, n in zip(traces, tokens, strict=True)
-        ]
+    logprobs = [trace.soft_labels.sampled_logprobs for trace in traces]
     columns = {
         "prompt_id": [trace.prompt_id for trace in traces],
         "sample_index": [trace.sample_index for trace in traces],

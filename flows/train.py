@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -15,19 +13,12 @@ from distill_data.report import student_summary
 from distill_data.student.job import StudentPlan, StudentReport, evaluate, plan_student, report_student, train
 from flows.reporting import artifact_key, name_run
 
-if TYPE_CHECKING:
-    pass
-
 
 @task(name="train", cache_policy=NO_CACHE)
 def train_task(plan: StudentPlan) -> None:
     """Train the student, unless it is there."""
-    train(
-        plan,
-        lambda progress: display().update(
-            "train", progress.point.step, progress.steps, f"loss {progress.point.loss:.3f}"
-        ),
-    )
+    screen = display()
+    train(plan, lambda now: screen.update("train", now.point.step, now.steps, f"loss {now.point.loss:.3f}"))
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)

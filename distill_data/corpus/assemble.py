@@ -6,6 +6,9 @@ corpus take turns by a lock that the kernel drops when its holder dies, so a sta
 the lock is taken belongs to nobody.
 """
 
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import os
@@ -60,7 +63,7 @@ def assemble(job: Assembly, on_progress: Progress) -> Manifest:
             return _publish(manifest, staging, folder)
         except OSError as error:
             raise CorpusError(
-                f"cannot write {staging}: {error.strerror}: free space or fix the folder, then build again; "
+                f"cannot write {staging}: {error.strerror or error}: free space or fix the folder, then build again; "
                 "every trace is kept"
             ) from error
         finally:
@@ -82,7 +85,7 @@ def _turn(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise CorpusError(
-            f"cannot write {folder}: {error.strerror}: set root: to a folder that can be written"
+            f"cannot write {folder}: {error.strerror or error}: set root: to a folder that can be written"
         ) from error
     try:
         yield
@@ -90,9 +93,7 @@ def _turn(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _write(
-    job: Assembly, staging: Path, decided: tuple[pa.Table, dict[str, int]], on_progress: Progress
-) -> Manifest:
+def _write(job: Assembly, staging: Path, decided: tuple[pa.Table, dict[str, int]], on_progress: Progress) -> Manifest:
     """Write the data files into the staging folder; the manifest is returned, not yet written."""
     decisions, dropped = decided
     kept = decisions.filter(pc.is_null(decisions["drop_reason"]))

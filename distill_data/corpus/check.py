@@ -1,5 +1,8 @@
 """Verify a version: every file against the manifest, and the promises that hold between files."""
 
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import hashlib
@@ -83,9 +86,7 @@ def _count_problems(corpus: Corpus) -> list[str]:
         if found != counts[split]
     ]
     if sum(corpus.manifest.dropped.values()) != counts["rejected"]:
-        problems.append(
-            f"manifest.json: drop reasons do not add up to the rejected rows, {counts['rejected']:,}"
-        )
+        problems.append(f"manifest.json: drop reasons do not add up to the rejected rows, {counts['rejected']:,}")
     return problems
 
 
@@ -156,9 +157,7 @@ def _identity_problems(corpus: Corpus) -> list[str]:
         problems.append(f"traces/: {repeated:,} trace ids are there twice, for example {example}")
     if "validation" in prompts:
         both = prompts["validation"].filter(pc.is_in(prompts["validation"], value_set=prompts["train"]))
-        problems += [
-            f"traces/validation-*: prompt {prompt} is in train too" for prompt in both.to_pylist()[:10]
-        ]
+        problems += [f"traces/validation-*: prompt {prompt} is in train too" for prompt in both.to_pylist()[:10]]
     return problems
 
 

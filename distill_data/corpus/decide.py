@@ -3,6 +3,9 @@
 What stays in memory is some dozen bytes a trace; texts and soft labels are read again to be written.
 """
 
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -22,12 +25,10 @@ from distill_data.records import table_to_prompts
 from distill_data.trace_store import TraceStore
 from distill_data.verify import judge_answers, make_verifier
 
-Progress = Callable[
-    [int, int], None
-]  # steps done, steps in all: every trace is decided once and written once
+Progress = Callable[[int, int], None]  # steps done, steps in all: every trace is decided once and written once
 
 _SLICE_ROWS = 4096
-_SLICE_TOKENS = 1_000_000  # about 100 MB of soft labels
+_SLICE_TOKENS = 500_000  # 40 MB of soft labels at 12 kept tokens a position; a few copies are alive at once
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Assembly:
 
 
 def slices(completion_tokens: np.ndarray) -> Iterator[slice]:
-    """Cut rows into runs of bounded memory: 4,096 rows or a million tokens, whichever is less."""
+    """Cut rows into runs of bounded memory: 4,096 rows or half a million tokens, whichever is less."""
     ends = np.cumsum(completion_tokens, dtype=np.int64)
     start = 0
     while start < len(ends):
@@ -129,16 +130,16 @@ def _judge(job: Assembly) -> Callable[[pa.Table], pa.Table]:
             }
         )
         reasons = drop_reasons(outcome, config.filters, config.keep)
-        detail = pc.coalesce(part["error_detail"], verdicts["verdict_error"])
+        by_verifier = pc.equal(reasons, "verifier_error")  # null for a kept trace
+        detail = pc.if_else(by_verifier, verdicts["verdict_error"], part["error_detail"])
         decided = rows.append_column("score", verdicts["score"]).append_column("passed", verdicts["passed"])
-        dropped = pc.if_else(pc.is_valid(reasons), detail, pa.scalar(None, pa.string()))
-        return decided.append_column("drop_reason", reasons).append_column("drop_detail", dropped)
+        return decided.append_column("drop_reason", reasons).append_column("drop_detail", detail)
 
     return judged
 
 
 def _verdicts(job: Assembly, verifier: Any, rows: pa.Table, answers: list[str]) -> pa.Table:
-    """Columns score, passed and verdict_error; null without a judge, and for failed traces."""
+    """Columns score, passed and verdict_error; null for what has no verdict."""
     size = len(rows)
     judge = job.config.judge
     there = np.flatnonzero(pc.is_null(rows["error"]).to_numpy()) if judge else np.empty(0, np.int64)
@@ -148,7 +149,7 @@ def _verdicts(job: Assembly, verifier: Any, rows: pa.Table, answers: list[str]) 
     if judge and len(there):
         prompts = table_to_prompts(job.prompts.table.take(rows["prompt_row"].take(there)))
         verdicts = judge_answers(verifier, [answers[row] for row in there], prompts, judge.pass_score)
-        score[there], passed[there], unjudged[there] = verdicts.score, verdicts.passed, False
+        score[there], passed[there], unjudged[there] = verdicts.score, verdicts.passed, np.isnan(verdicts.score)
         for row, error in zip(there, verdicts.error, strict=True):
             errors[row] = error
     return pa.table(

@@ -1,5 +1,8 @@
 """The digest of a corpus version: what decides its rows, and nothing else."""
 
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator

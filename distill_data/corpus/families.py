@@ -32,9 +32,7 @@ def write_families(
     labels = LabelTally()
     for split in ("train", "validation"):
         for number, files, rows in _cut(splits[split], job.config.storage.rows_per_file):
-            paths = [
-                folder / family / _file_name(split, number, files) for family in ("traces", "soft_labels")
-            ]
+            paths = [folder / family / _file_name(split, number, files) for family in ("traces", "soft_labels")]
             labels += _write_pair(job, paths, rows)
             done += len(rows)
             on_progress(done, 2 * total)

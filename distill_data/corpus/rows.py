@@ -60,9 +60,7 @@ def _in_schema(columns: dict[str, pa.ChunkedArray | pa.Array], schema: pa.Schema
 
 def _trace_ids(teacher: str, part: pa.Table) -> pa.Array:
     prompts, samples = part["prompt_id"].to_pylist(), part["sample_index"].to_pylist()
-    return pa.array(
-        [trace_id(teacher, prompt, sample) for prompt, sample in zip(prompts, samples, strict=True)]
-    )
+    return pa.array([trace_id(teacher, prompt, sample) for prompt, sample in zip(prompts, samples, strict=True)])
 
 
 def _conversations(messages: pa.ChunkedArray, part: pa.Table, teacher: Teacher) -> pa.Array:

@@ -1,5 +1,8 @@
 """Measures of a version that its manifest and card show."""
 
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -49,9 +52,7 @@ def _flat(column: pa.ChunkedArray) -> np.ndarray:
     return pc.list_flatten(column).to_numpy()
 
 
-def statistics(
-    decisions: pa.Table, labels: LabelTally, files: list[FileFacts]
-) -> dict[str, float | int | None]:
+def statistics(decisions: pa.Table, labels: LabelTally, files: list[FileFacts]) -> dict[str, float | int | None]:
     """Measures by name; means are per completion token of kept traces unless the name says otherwise.
 
     Args:

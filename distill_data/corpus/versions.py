@@ -51,9 +51,7 @@ def parse_reference(reference: str) -> tuple[str, int | None]:
     name, separator, version = reference.partition("@")
     number = _VERSION.fullmatch(version)
     if not CORPUS_NAME.fullmatch(name) or (separator and number is None):
-        raise CorpusError(
-            f"{reference!r} is no corpus reference: write NAME or NAME@vN, such as arithmetic@v1"
-        )
+        raise CorpusError(f"{reference!r} is no corpus reference: write NAME or NAME@vN, such as arithmetic@v1")
     return name, int(number[1]) if number else None
 
 

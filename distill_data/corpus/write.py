@@ -28,9 +28,7 @@ from distill_data.soft_labels import MANTISSA_BITS
 
 METADATA_KEY = b"distill_data"
 ALIGNMENT = "entry t describes the distribution that produced completion token t"
-TAIL = (
-    "1 - sum(exp(support_logprobs)) is the probability of all other tokens together; nothing is renormalised"
-)
+TAIL = "1 - sum(exp(support_logprobs)) is the probability of all other tokens together; nothing is renormalised"
 
 
 def file_metadata(job: Assembly) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from distill_data.config import Evaluate
 from distill_data.errors import StudentError
 from distill_data.student.dataset import SoftLabelCollator, SoftLabelDataset
-from distill_data.student.forward import label_logits
+from distill_data.student.forward import label_logits, quiet_transformers
 from distill_data.student.losses import bucket_entropy, cross_entropy, tail_bucket_kl
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
 
@@ -59,7 +59,7 @@ def evaluate_student(model: PreTrainedModel, labels: pa.Table, evaluate: Evaluat
     loader: Any = DataLoader(dataset, evaluate.batch_size, collate_fn=SoftLabelCollator())
     training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), quiet_transformers():
         totals = [_batch_totals(model, {k: v.to(model.device) for k, v in batch.items()}) for batch in loader]
     model.train(training)
     tokens, *sums = torch.stack(totals).sum(0).tolist()

@@ -27,15 +27,19 @@ def load_student(student: Student, tokenizer: Any) -> PreTrainedModel:
 
     Raises:
         ConfigError: `from_config` names no causal language model, an unknown field or misfits.
-        ModelError: the model is not there or not whole.
+        ModelError: the model is not there, not whole, or sees the tokens that it should predict.
         StudentError: the model was trained with another vocabulary than the teacher's.
     """
     if not isinstance(student.model, str):
-        return _from_config(student.model.from_config, tokenizer, student.train.seed)
+        model = _from_config(student.model.from_config, tokenizer, student.train.seed)
+        _check_causal(model)
+        return model
     source = resolve_model(student.model, student.revision)
     folder = local_model_folder(source, trust_remote_code=student.trust_remote_code)
     check_own_tokenizer(student, folder, tokenizer)
-    return load_saved_student(folder, trust_remote_code=student.trust_remote_code)
+    model = load_saved_student(folder, trust_remote_code=student.trust_remote_code)
+    _check_causal(model)
+    return model
 
 
 def load_saved_student(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -103,6 +107,22 @@ def _check_fields(fields: dict[str, Any], tokenizer_length: int) -> None:
         raise ConfigError(
             f"student.model.from_config.vocab_size {size} is smaller than the teacher's tokenizer "
             f"({tokenizer_length}): leave it out or set at least {tokenizer_length}"
+        )
+
+
+@torch.inference_mode()
+def _check_causal(model: PreTrainedModel) -> None:
+    """Refuse a model whose logits depend on later tokens: transformers lets BERT and its kin pass for causal."""
+    training = model.training
+    model.eval()
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=model.device)
+    with quiet_transformers():
+        one, other = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    model.train(training)
+    if (one - other).abs().max() > 1e-4 * one.abs().max():
+        raise ModelError(
+            f"the student's {type(model).__name__} sees the tokens that it should predict: take a causal model "
+            "such as llama or qwen3, or set is_decoder: true where the architecture has it"
         )
 
 

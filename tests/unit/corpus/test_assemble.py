@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -50,9 +51,7 @@ def test_counts_add_up_and_rows_are_where_they_belong(make_job: MakeJob) -> None
     counts = corpus.manifest.counts
     # 10 prompts x 4 samples; half are wrong; sample 2 of prompts 0 and 5 is cut
     assert counts["traces"] == 40
-    assert (
-        corpus.manifest.dropped == {"judged_wrong": 20, "truncated": 2} or sum(corpus.manifest.dropped.values()) == 22
-    )
+    assert corpus.manifest.dropped == {"failed_verifier": 20, "truncated": 2}
     assert counts["kept"] == 18 == counts["train"] + counts["validation"]
     assert counts["rejected"] == 22 == len(corpus.table("rejected"))
     assert len(corpus.table("traces")) == counts["train"]
@@ -133,6 +132,17 @@ def test_rejected_rows_keep_their_reason_and_text(make_job: MakeJob) -> None:
     assert [message["role"] for message in second["messages"]] == ["system", "user"]
     assert (second["score"], second["passed"]) == (None, None)
     assert corpus.manifest.counts["rejected"] == 2 == sum(corpus.manifest.dropped.values())
+
+
+def test_a_verifier_that_fails_drops_the_row_and_says_why(make_job: MakeJob) -> None:
+    prompts = [*make_prompts(2), Prompt([{"role": "user", "content": "No reference?"}], "sums")]
+    traces = [make_trace(prompt, 0, prompt.reference or "?") for prompt in prompts]
+    corpus = build(make_job(prompts, traces, **JUDGED))
+    (row,) = corpus.table("rejected").to_pylist()
+    assert (row["drop_reason"], row["score"], row["passed"]) == ("verifier_error", None, None)
+    assert "reference" in row["drop_detail"]
+    assert corpus.manifest.statistics["pass_rate"] == 1.0
+    assert verify_corpus(corpus) == []
 
 
 def test_a_prompt_is_on_one_side_and_stays_there(make_job: MakeJob) -> None:
@@ -259,6 +269,20 @@ def test_a_lost_race_takes_the_next_number(make_job: MakeJob, tmp_path: Path, mo
     assert open_corpus("sums@v2", tmp_path).manifest == manifest
 
 
+def test_builders_of_one_corpus_take_turns(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assemble_module, "_LOCK_SECONDS", 0.1)
+    errors: list[str] = []
+
+    def build_meanwhile(done: int, total: int) -> None:
+        with pytest.raises(CorpusError) as caught:
+            assemble(make_job(), quiet)
+        errors.append(str(caught.value))
+
+    assemble(make_job(validation={"fraction": 0.0}), build_meanwhile)
+    assert errors and all("another process has been writing" in error for error in errors)
+    assert assemble(make_job(), quiet).version == 2
+
+
 KILLED = """
 import os, signal, sys
 import pickle
@@ -273,8 +297,6 @@ assemble(pickle.loads(sys.stdin.buffer.read()), die)
 
 
 def test_a_killed_build_leaves_no_version_and_is_cleared_away(make_job: MakeJob, tmp_path: Path) -> None:
-    import pickle
-
     killed = subprocess.run([sys.executable, "-c", KILLED], input=pickle.dumps(make_job()), check=False)
     assert killed.returncode == -signal.SIGKILL
     folder = tmp_path / "corpora" / "sums"

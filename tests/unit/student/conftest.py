@@ -24,6 +24,11 @@ def label_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SOFT_LABELS_SCHEMA)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # threads of tiny tensors only wait for each other on a busy machine
+
+
 @pytest.fixture(scope="session")
 def teacher(tiny_model: Path) -> PreTrainedModel:
     return load_saved_student(tiny_model).eval()
@@ -43,21 +48,32 @@ def labels(teacher: PreTrainedModel, tokenizer: Any) -> pa.Table:
     return pa.concat_tables([label_table(chunk) for chunk in chunks])
 
 
-@torch.inference_mode()
+@pytest.fixture(scope="session")
+def scored(teacher: PreTrainedModel) -> pa.Table:
+    """72 traces over an alphabet of 12 tokens, scored by the teacher: few enough contexts to learn in seconds."""
+    ids = torch.randint(40, 52, (72, 26), generator=torch.Generator().manual_seed(2))
+    return label_table([_scored_row(teacher, row, 2, index) for index, row in enumerate(ids)])
+
+
 def _trace(teacher: Any, vocabulary: int, index: int, generator: torch.Generator) -> dict[str, Any]:
     prompt_length, completion_length = 2 + index % 5, 4 + (index * 7) % 25
     ids = torch.randint(3, vocabulary, (prompt_length,), generator=generator)
     for _ in range(completion_length):
-        probabilities = teacher(input_ids=ids[None]).logits[0, -1].softmax(-1)
+        with torch.inference_mode():
+            probabilities = teacher(input_ids=ids[None]).logits[0, -1].softmax(-1)
         ids = torch.cat([ids, torch.multinomial(probabilities, 1, generator=generator)])
+    return _scored_row(teacher, ids, prompt_length, index)
+
+
+@torch.inference_mode()
+def _scored_row(teacher: Any, ids: torch.Tensor, prompt_length: int, index: int) -> dict[str, Any]:
     logprobs = teacher(input_ids=ids[None]).logits[0].double().log_softmax(-1)[prompt_length - 1 : -1]
-    top = logprobs.topk(TOP, dim=1)
-    completion = ids[prompt_length:]
+    top, completion = logprobs.topk(TOP, dim=1), ids[prompt_length:]
     sampled = logprobs.gather(1, completion[:, None])[:, 0].numpy()
-    soft = select_support(top.indices.numpy(), top.values.numpy(), sampled, SoftLabelSelection(max_support=TOP))
+    selection = SoftLabelSelection(max_support=TOP)
     return {
         "trace_id": f"trace-{index}",
         "prompt_token_ids": ids[:prompt_length].numpy().astype(np.int32),
         "completion_token_ids": completion.numpy().astype(np.int32),
-        **vars(soft),
+        **vars(select_support(top.indices.numpy(), top.values.numpy(), sampled, selection)),
     }

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import logging as python_logging
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from distill_data.config import FromConfig, Student, Train
 from distill_data.errors import ConfigError, ModelError, StudentError
@@ -70,6 +73,13 @@ def test_wrong_architecture_is_one_clear_line(fields: dict[str, Any], message: s
     assert "\n" not in str(error.value)
 
 
+def test_model_that_sees_the_future_is_refused(tokenizer: Any) -> None:
+    bert = {"model_type": "bert", "initializer_range": 0.3}
+    load_student(from_config(**bert, is_decoder=True), tokenizer)
+    with pytest.raises(ModelError, match=r"BertLMHeadModel sees the tokens that it should predict: .*is_decoder"):
+        load_student(from_config(**bert), tokenizer)
+
+
 def test_folder_loads_in_float32_with_its_padded_vocabulary(tiny_model: Path, tokenizer: Any) -> None:
     model = load_student(Student(model=str(tiny_model)), tokenizer)
     stored = load_file(tiny_model / "model.safetensors")["model.embed_tokens.weight"]
@@ -102,7 +112,7 @@ def test_model_with_another_vocabulary_is_refused(tiny_model: Path) -> None:
         def get_vocab(self) -> dict[str, int]:
             return {token: (index + 1) % len(tokens) for token, index in tokens}
 
-    with pytest.raises(StudentError, match="another vocabulary: id 0 is .*family"):
+    with pytest.raises(StudentError, match=r"another vocabulary: id 0 is .*family"):
         load_student(Student(model=str(tiny_model)), Shifted())
 
 
@@ -119,7 +129,7 @@ def test_tokenizer_must_be_the_corpus_one(tiny_model: Path, tokenizer: Any, tmp_
 
 def test_vocabulary_must_hold_tokenizer_and_labels() -> None:
     check_vocabulary(151936, 151665, 151664)
-    with pytest.raises(StudentError, match="400 token ids .* need 431.*vocab_size: 431"):
+    with pytest.raises(StudentError, match=r"400 token ids .* need 431.*vocab_size: 431"):
         check_vocabulary(400, 300, 430)
     with pytest.raises(StudentError, match="need 401"):
         check_vocabulary(400, 401, 3)
@@ -137,17 +147,13 @@ def test_label_logits_are_those_of_the_whole_forward_pass(teacher: PreTrainedMod
 
 
 def test_quiet_restores_what_it_changed() -> None:
-    from transformers.utils import logging
-
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     with quiet_transformers():
-        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.ERROR, False)
+        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (python_logging.ERROR, False)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 def _row(prompt: list[int], completion: list[int]) -> dict[str, Any]:
-    import numpy as np
-
     return {
         "prompt_token_ids": np.array(prompt, np.int32),
         "completion_token_ids": np.array(completion, np.int32),

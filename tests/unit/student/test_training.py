@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -44,16 +43,15 @@ def vocabulary(teacher: Any) -> int:
     return teacher.config.vocab_size
 
 
-def test_training_lowers_held_out_kl(labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path) -> None:
+def test_training_lowers_held_out_kl(scored: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path) -> None:
     config = student(vocabulary, steps=30, learning_rate=1e-2)
-    held_out = labels.slice(0, HELD_OUT)
+    held_out = scored.slice(0, HELD_OUT)
     before = evaluate_student(load_student(config, tokenizer), held_out, Evaluate(), max_length=64)
-    result = fit(config, labels.slice(HELD_OUT), tokenizer, tmp_path / "student")
+    result = fit(config, scored.slice(HELD_OUT), tokenizer, tmp_path / "student")
     after = evaluate_student(load_saved_student(result.folder), held_out, Evaluate(), max_length=64)
-    assert after.kl < 0.9 * before.kl
-    assert after.cross_entropy < before.cross_entropy
-    assert after.cross_entropy > after.teacher_cross_entropy
-    assert result.loss_curve[-1].loss < 0.8 * result.loss_curve[0].loss
+    assert after.kl < 0.75 * before.kl
+    assert after.top1_agreement > before.top1_agreement + 0.05
+    assert result.loss_curve[-1].kl < 0.75 * result.loss_curve[0].kl
 
 
 def test_progress_report_and_folder(
@@ -151,10 +149,10 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing(
 
 
 def test_misfits_are_refused_before_training(labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path) -> None:
-    with pytest.raises(StudentError, match="context is 16: set student.train.max_length: 16"):
+    with pytest.raises(StudentError, match=r"context is 16: set student.train.max_length: 16"):
         fit(student(vocabulary, context=16), labels, tokenizer, tmp_path)
     with pytest.raises(StudentError, match=rf"{len(tokenizer)} token ids .*vocab_size: \d+"):
         fit(student(len(tokenizer)), labels, tokenizer, tmp_path)
     with pytest.raises(StudentError, match="longer than max_length 3"):
         fit(student(vocabulary, max_length=3), labels, tokenizer, tmp_path)
-    assert math.isclose(len(list(tmp_path.iterdir())), 0)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distill_data.config import Judge, ReasoningGymPrompts
+from distill_data.errors import InputError
+from distill_data.prompts import load_prompts
+from distill_data.records import Prompt, table_to_prompts
+from distill_data.verify import judge_answers, make_verifier
+
+
+def ask(reference: str | None) -> Prompt:
+    return Prompt([{"role": "user", "content": "?"}], "mine", reference)
+
+
+def stored(task: str, size: int = 3, **options: int) -> list[Prompt]:
+    source = ReasoningGymPrompts(source="reasoning_gym", task=task, size=size, seed=3, options=options)
+    return table_to_prompts(load_prompts([source]).table)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("42", "42", 1.0),
+        (" 42\n", "42 ", 1.0),
+        ("The sum is 42.\nAnswer: **42**.", "42", 1.0),
+        ("so \\boxed{北京}", "北京", 1.0),
+        ("Answer: 421", "42", 0.0),
+        ("42 or 43", "42", 0.0),
+        ("Yes", "yes", 0.0),
+        ("", "42", 0.0),
+    ],
+)
+def test_exact(answer: str, reference: str, score: float) -> None:
+    assert make_verifier(Judge(verifier="exact")).score(answer, ask(reference)) == score
+
+
+def test_exact_needs_a_reference() -> None:
+    with pytest.raises(InputError, match="has no reference"):
+        make_verifier(Judge(verifier="exact")).score("42", ask(None))
+
+
+def test_reasoning_gym_scores_stored_prompts_with_the_tasks_scorer() -> None:
+    verifier = make_verifier(Judge(verifier="reasoning_gym"))
+    prompt = stored("chain_sum")[0]
+    right = prompt.reference or ""
+    assert verifier.score(right, prompt) == 1.0
+    assert verifier.score(f"First this, then that.\nAnswer: {right}.", prompt) == 1.0
+    assert verifier.score(f"it = {right}", prompt) == 1.0
+    assert 0.0 < verifier.score(f"{right} or so", prompt) < 1.0  # the scorer's own part score
+    assert verifier.score("no idea", prompt) == 0.0
+
+
+@pytest.mark.parametrize("task", ["countdown", "word_ladder", "sudoku", "polynomial_equations", "knights_knaves"])
+def test_other_tasks_pass_their_own_answers(task: str) -> None:
+    verifier = make_verifier(Judge(verifier="reasoning_gym"))
+    for prompt in stored(task, 2):
+        assert verifier.score(prompt.reference or "", prompt) == 1.0
+
+
+def test_scorer_is_built_with_the_options_that_it_reads() -> None:
+    prompts = stored("decimal_arithmetic", 2, min_num_decimal_places=9, max_num_decimal_places=9)
+    verifier = make_verifier(Judge(verifier="reasoning_gym"))
+    prompt = prompts[0]
+    off = f"{float(prompt.reference or 0) + 3e-5:.9f}"
+    wide = Prompt(prompt.messages, prompt.source, prompt.reference, prompt.metadata | {"options": {}})
+    assert verifier.score(off, prompt) < 1.0
+    assert verifier.score(prompt.reference or "", wide) == 1.0
+    assert len(verifier._tasks) == 2  # type: ignore[attr-defined]
+
+
+def test_one_raising_row_never_stops_the_others() -> None:
+    verdicts = judge_answers(
+        make_verifier(Judge(verifier="reasoning_gym")), ["1", "2"], [ask("1"), *stored("chain_sum", 1)], 1.0
+    )
+    assert np.isnan(verdicts.score[0])
+    assert verdicts.score[1] == 0.0
+    assert verdicts.passed.tolist() == [False, False]
+    assert "was not made by reasoning_gym: use verifier: exact" in (verdicts.error[0] or "")
+    assert verdicts.error[1] is None
+
+
+def test_pass_score_is_compared_before_rounding() -> None:
+    class Fixed:
+        name = "fixed"
+
+        def score(self, answer: str, prompt: Prompt) -> float:
+            return float(answer)
+
+    verdicts = judge_answers(Fixed(), ["0.9", "0.89", "1"], [ask(None)] * 3, 0.9)
+    assert verdicts.passed.tolist() == [True, False, True]
+    assert verdicts.score.dtype == np.float32
+    assert verdicts.score.shape == (3,)
+
+
+def test_no_answers() -> None:
+    verdicts = judge_answers(make_verifier(Judge(verifier="exact")), [], [], 1.0)
+    assert verdicts.score.shape == (0,)
+    assert verdicts.error == []
