@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ def label_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SOFT_LABELS_SCHEMA)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads of tiny tensors only wait for each other on a busy machine
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +46,9 @@ def tokenizer(tiny_model: Path) -> Any:
 @pytest.fixture(scope="session")
 def labels(teacher: PreTrainedModel, tokenizer: Any) -> pa.Table:
     """40 sampled traces with 2 to 6 prompt tokens and 4 to 28 completion tokens, in several chunks."""
-    generator = torch.Generator().manual_seed(1)
-    rows = [_trace(teacher, len(tokenizer), index, generator) for index in range(TRACES)]
+    ids = _sampled_ids(teacher, len(tokenizer), length=34)
+    shapes = [(2 + index % 5, 4 + (index * 7) % 25) for index in range(TRACES)]
+    rows = [_scored_row(teacher, ids[i, : sum(shapes[i])], shapes[i][0], i) for i in range(TRACES)]
     chunks = [rows[:7], rows[7:8], rows[8:]]
     return pa.concat_tables([label_table(chunk) for chunk in chunks])
 
@@ -55,14 +60,14 @@ def scored(teacher: PreTrainedModel) -> pa.Table:
     return label_table([_scored_row(teacher, row, 2, index) for index, row in enumerate(ids)])
 
 
-def _trace(teacher: Any, vocabulary: int, index: int, generator: torch.Generator) -> dict[str, Any]:
-    prompt_length, completion_length = 2 + index % 5, 4 + (index * 7) % 25
-    ids = torch.randint(3, vocabulary, (prompt_length,), generator=generator)
-    for _ in range(completion_length):
-        with torch.inference_mode():
-            probabilities = teacher(input_ids=ids[None]).logits[0, -1].softmax(-1)
-        ids = torch.cat([ids, torch.multinomial(probabilities, 1, generator=generator)])
-    return _scored_row(teacher, ids, prompt_length, index)
+@torch.inference_mode()
+def _sampled_ids(teacher: Any, vocabulary: int, length: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, vocabulary, (TRACES, 1), generator=generator)
+    for _ in range(length - 1):
+        probabilities = teacher(input_ids=ids).logits[:, -1].softmax(-1)
+        ids = torch.cat([ids, torch.multinomial(probabilities, 1, generator=generator)], 1)
+    return ids
 
 
 @torch.inference_mode()
