@@ -187,4 +187,4 @@ def _abridged(value: Any) -> str:
 
 
 def _line(name: str, text: str) -> str:
-    return f"  {name:<10}{text}"
+    return f"  {name:<12}{text}"

@@ -47,7 +47,7 @@ class TraceStore:
     def __init__(self, root: str | Path, teacher_id: str) -> None:
         self.teacher_id = teacher_id
         self.folder = Path(root) / "traces" / teacher_id
-        self._open: OrderedDict[str, pa.Table] = OrderedDict()
+        self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
 
     def describe(self, teacher: dict[str, Any]) -> None:
         """Write teacher.json, the readable ingredients of the id, if it is not there yet."""
@@ -107,8 +107,8 @@ class TraceStore:
             return _INDEX_SCHEMA.empty_table()
         return _without_duplicates(pa.concat_tables(tables))
 
-    def read(self, locations: pa.Table) -> pa.Table:
-        """The traces at `locations` (columns `part`, `row`), in that order, as PART_SCHEMA.
+    def read(self, locations: pa.Table, columns: list[str] | None = None) -> pa.Table:
+        """The traces at `locations` (columns `part`, `row`), in that order: PART_SCHEMA, or only some columns of it.
 
         Raises:
             TraceStoreError: a part is missing or its bytes do not match its name.
@@ -119,10 +119,10 @@ class TraceStore:
         pieces, positions = [], []
         for number, name in enumerate(names):
             wanted = np.flatnonzero(which == number)
-            pieces.append(self._part(name).take(rows[wanted]))
+            pieces.append(self._part(name).read(columns).take(rows[wanted]))
             positions.append(wanted)
         if not pieces:
-            return PART_SCHEMA.empty_table()
+            return PART_SCHEMA.empty_table().select(columns or PART_SCHEMA.names)
         return pa.concat_tables(pieces).take(np.argsort(np.concatenate(positions)))
 
     def _make_folder(self) -> None:
@@ -141,7 +141,7 @@ class TraceStore:
         part = pa.array([name]).take(pa.array(np.zeros(len(table), np.int8)))
         return table.append_column("part", part).append_column("row", pa.array(np.arange(len(table))))
 
-    def _part(self, name: str) -> pa.Table:
+    def _part(self, name: str) -> pq.ParquetFile:
         """A whole part, checked against the hash in its name; the last few stay open."""
         if name in self._open:
             self._open.move_to_end(name)
@@ -152,11 +152,10 @@ class TraceStore:
             raise self._damaged(name, str(error.strerror)) from error
         if hashlib.sha256(data).hexdigest()[:_HASH_LENGTH] != name[len("part-") : -len(".parquet")]:
             raise self._damaged(name, "its bytes do not match the hash in its name")
-        table = pq.read_table(pa.BufferReader(data), schema=PART_SCHEMA)
-        self._open[name] = table
+        self._open[name] = pq.ParquetFile(pa.BufferReader(data))
         if len(self._open) > _OPEN_PARTS:
             self._open.popitem(last=False)
-        return table
+        return self._open[name]
 
     def _damaged(self, name: str, why: str) -> TraceStoreError:
         return TraceStoreError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -12,6 +13,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # their ids are their places here
 SAMPLE_TEXT = [
     "What is 12 + 30? Think step by step, then finish with a line.",
     "Answer: 42",
@@ -29,7 +31,7 @@ def make_tokenizer(vocab_size: int = 400, chat_template: str | None = CHAT_TEMPL
         SAMPLE_TEXT * 4,
         trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            special_tokens=SPECIAL_TOKENS,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -42,9 +44,7 @@ def make_tokenizer(vocab_size: int = 400, chat_template: str | None = CHAT_TEMPL
     return fast
 
 
-def make_tiny_model(
-    folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, layers: int = 2, seed: int = 0
-) -> Path:
+def make_tiny_model(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, layers: int = 2, seed: int = 0) -> Path:
     """Save a tiny random Llama (vocabulary padded to a multiple of 64) with its tokenizer."""
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(chat_template=chat_template)
@@ -58,11 +58,12 @@ def make_tiny_model(
         head_dim=32,
         max_position_embeddings=512,
         initializer_range=0.3,  # sharp enough that distributions differ from uniform
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=SPECIAL_TOKENS.index("<|im_start|>"),
+        eos_token_id=SPECIAL_TOKENS.index("<|im_end|>"),
+        pad_token_id=SPECIAL_TOKENS.index("<|im_end|>"),
         tie_word_embeddings=False,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    model: Any = LlamaForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -27,6 +27,7 @@ from distill_data.verify import judge_answers, make_verifier
 
 Progress = Callable[[int, int], None]  # steps done, steps in all: every trace is decided once and written once
 
+_LIGHT_COLUMNS = ["completion", "prompt_suffix", "finish_reason", "error", "error_detail"]
 _SLICE_ROWS = 4096
 _SLICE_TOKENS = 500_000  # 40 MB of soft labels at 12 kept tokens a position; a few copies are alive at once
 
@@ -116,7 +117,7 @@ def _judge(job: Assembly) -> Callable[[pa.Table], pa.Table]:
     verifier = make_verifier(config.judge) if config.judge else None
 
     def judged(rows: pa.Table) -> pa.Table:
-        part = job.store.read(rows.select(["part", "row"]))
+        part = job.store.read(rows.select(["part", "row"]), _LIGHT_COLUMNS)
         splits = split_part(part, config.teacher.reasoning)
         verdicts = _verdicts(job, verifier, rows, [split.answer for split in splits])
         outcome = pa.table(

@@ -1,9 +1,5 @@
-"""How a version's Parquet files are written: encodings, file metadata, row cuts, durability.
+"""How a version's Parquet files are written: file metadata, row groups, durability.
 
-Encodings are those of `distill_data.parquet`, with BYTE_STREAM_SPLIT for token ids and counts too: pyarrow 26
-takes it for the int32, uint8 (stored as int32), float32 and float16 leaves of lists, and in a test of 300
-synthetic rows it was 20 % smaller than PLAIN for ids and 34 % for counts, each under zstd level 3.
-Content-defined chunking cuts pages by content, so that a later version shares most of its bytes.
 Nothing in a file depends on time, path or machine: equal rows give equal bytes.
 """
 
@@ -23,7 +19,7 @@ import pyarrow.parquet as pq
 from distill_data.corpus.decide import Assembly
 from distill_data.corpus.manifest import FileFacts
 from distill_data.parquet import write_options
-from distill_data.records import SCHEMA_VERSION, SOFT_LABEL_FIELDS
+from distill_data.records import SCHEMA_VERSION
 from distill_data.soft_labels import MANTISSA_BITS
 
 METADATA_KEY = b"distill_data"
@@ -63,7 +59,7 @@ def parquet_writer(path: Path, schema: pa.Schema, metadata: dict[str, Any]) -> I
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
-        with pq.ParquetWriter(file, schema.with_metadata({METADATA_KEY: text}), **_options(schema)) as writer:
+        with pq.ParquetWriter(file, schema.with_metadata({METADATA_KEY: text}), **write_options(schema)) as writer:
             yield writer
         file.flush()
         os.fsync(file.fileno())
@@ -76,10 +72,3 @@ def file_facts(folder: Path, path: Path) -> FileFacts:
     rows = pq.read_metadata(path).num_rows
     relative = path.relative_to(folder).as_posix()
     return FileFacts(path=relative, rows=rows, bytes=path.stat().st_size, sha256=sha256)
-
-
-def _options(schema: pa.Schema) -> dict[str, Any]:
-    options = write_options(schema)
-    lists = [name for name, _ in SOFT_LABEL_FIELDS if name in schema.names]
-    encodings = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in lists}
-    return {**options, "column_encoding": encodings or None, "use_content_defined_chunking": True}

@@ -194,7 +194,7 @@ def _teacher_tokenizer(plan: StudentPlan) -> Any:
     expected = plan.corpus.manifest.tokenizer["sha256"]
     if tokenizer_fingerprint(tokenizer) != expected:
         raise StudentError(
-            f"{plan.corpus.reference} was made with another tokenizer than that of {teacher.model}: set teacher.model to "
-            "the corpus' teacher, or build a corpus with this one"
+            f"{plan.corpus.reference} was made with another tokenizer than that of {teacher.model}: set "
+            "teacher.model to the corpus' teacher, or build a corpus with this one"
         )
     return tokenizer

@@ -47,6 +47,7 @@ class Teacher(Protocol):
 
     tokenizer: Any
     max_model_len: int
+    vocab_size: int  # of the model's output, which may be padded beyond the tokenizer
 
     def add(self, request: Request) -> None:
         """Queue a request.

@@ -23,6 +23,7 @@ class ReplayTeacher:
     def __init__(self, tokenizer: Any, teacher: config.Teacher) -> None:
         self.tokenizer = tokenizer
         self.max_model_len = teacher.engine.max_model_len or _CONTEXT
+        self.vocab_size = len(tokenizer)
         self._teacher = teacher
         self._queue: deque[Request] = deque()
 
@@ -53,9 +54,8 @@ class ReplayTeacher:
 
     def _distribution(self, token_ids: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Halving probabilities over distinct tokens, the sampled one first."""
-        vocab_size = len(self.tokenizer)
-        width = min(self._teacher.soft_labels.max_support, vocab_size)
-        top_ids = (token_ids[:, None] + np.arange(width, dtype=np.int32)) % vocab_size
+        width = min(self._teacher.soft_labels.max_support, self.vocab_size)
+        top_ids = (token_ids[:, None] + np.arange(width, dtype=np.int32)) % self.vocab_size
         first = random.uniform(0.3, 0.9, size=(len(token_ids), 1))
         probabilities = np.concatenate([first, (1 - first) * 0.5 ** np.arange(1, width)], axis=1)
         return top_ids, np.log(probabilities).astype(np.float32)

@@ -37,8 +37,8 @@ class VllmTeacher:
         model = self._engine.model_config
         self.tokenizer = self._engine.get_tokenizer()
         self.max_model_len = model.max_model_len
-        self._vocab_size = model.get_vocab_size()
-        self._width = min(teacher.soft_labels.max_support, self._vocab_size)
+        self.vocab_size = model.get_vocab_size()
+        self._width = min(teacher.soft_labels.max_support, self.vocab_size)
         sampling = teacher.sampling
         self._sampling = SamplingParams(
             temperature=sampling.temperature,
@@ -55,7 +55,7 @@ class VllmTeacher:
         """Queue a request; see `base.Teacher.add`."""
         from vllm.exceptions import VLLMValidationError
 
-        _check_ids(request.prompt_token_ids, self._vocab_size)
+        _check_ids(request.prompt_token_ids, self.vocab_size)
         sampling = self._sampling.clone()
         sampling.seed = request.seed
         try:

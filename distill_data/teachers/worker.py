@@ -218,11 +218,13 @@ def start_teacher(job: WorkerJob) -> Teacher:
     return VllmTeacher(folder, job.teacher)
 
 
-def describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
-    """What a corpus says about the tokenizer that its ids belong to."""
+def describe_tokenizer(teacher: Teacher) -> dict[str, Any]:
+    """What a corpus says about the ids in it: whose they are, and over how many the model's output goes."""
+    tokenizer = teacher.tokenizer
     return {
         "sha256": tokenizer_fingerprint(tokenizer),
-        "vocab_size": len(tokenizer),
+        "tokens": len(tokenizer),
+        "vocab_size": teacher.vocab_size,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
@@ -236,7 +238,7 @@ def main(descriptor: int) -> int:
         started = time.monotonic()
         teacher = start_teacher(job)
         description = {"teacher_id": job.teacher_id, "ingredients": job.ingredients}
-        description["tokenizer"] = describe_tokenizer(teacher.tokenizer)
+        description["tokenizer"] = describe_tokenizer(teacher)
         TraceStore(job.root, job.teacher_id).describe(description)
         connection.send(Ready(time.monotonic() - started))
         worker = TeacherWorker(teacher, job, connection)
