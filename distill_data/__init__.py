@@ -1,1 +1,90 @@
-"""distill-data."""
+"""distill-data: prompts in; a versioned corpus of teacher traces with soft labels, and a student trained on it, out.
+
+The modules in reading order, low to high; a module imports only what stands above it here:
+
+errors         every error that a user can meet, and its exit code
+config         the config tree, and how YAML and `--set` become one
+reference      README's configuration reference, made from the config classes
+identity       canonical hashing: prompt_id, teacher_id, digests, seeds
+records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are stored in
+soft_labels    select, pack and unpack a token's distribution; its tail
+parquet        encodings, and files that appear whole or not at all
+reasoning      thinking and answer of a completion; the short final answer in an answer
+file_hash      hashes of big files, read once; the cache folder
+gguf           GGUF files, also in Python packages, as folders that transformers and vLLM load
+models         where a model reference points, and what a model adds to its teacher's id
+prompts        sources -> one table of unique prompts
+planning       what is missing, cut into shards
+trace_store    committed parts of one teacher: commit, index, read
+teachers       vLLM (or replay) behind one protocol; the worker that owns it; the pool that feeds workers
+verify         verifiers: each scores one answer against its prompt
+filters        drop rules and their reasons
+corpus         assemble a version, its manifest and card; open it; verify it
+student        dataset, losses, training and evaluation of a student
+build          a build, step by step
+estimate       what a build will cost
+doctor         what can be checked before an engine starts
+progress       what a person sees while a job runs
+report         what a finished command tells a person
+cli            the command line
+
+The Prefect flows around these stand in the package `flows`. Public names are loaded on first use, so that
+`import distill_data` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill_data.config import Config, load_config
+    from distill_data.corpus.read import Corpus, open_corpus
+    from distill_data.errors import (
+        ConfigError,
+        CorpusError,
+        DistillDataError,
+        InputError,
+        ModelError,
+        StudentError,
+        TeacherError,
+        TraceStoreError,
+    )
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Corpus",
+    "CorpusError",
+    "DistillDataError",
+    "InputError",
+    "ModelError",
+    "StudentError",
+    "TeacherError",
+    "TraceStoreError",
+    "load_config",
+    "open_corpus",
+]
+
+__version__ = version("distill-data")
+
+_MODULES = {
+    "Config": "distill_data.config",
+    "load_config": "distill_data.config",
+    "Corpus": "distill_data.corpus.read",
+    "open_corpus": "distill_data.corpus.read",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES.get(name, "distill_data.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

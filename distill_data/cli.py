@@ -23,6 +23,9 @@ app = typer.Typer(
 corpus_app = typer.Typer(help="Look at corpus versions.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 
+USAGE_ERROR = typer.BadParameter.__bases__[0]  # typer carries a copy of click of its own
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a config value (YAML); repeatable.")
@@ -214,15 +217,25 @@ def _plain(value: Any) -> Any:
 def main() -> None:
     """Run the command line; exit 0 when done, 1 when it failed, 2 for wrong usage or config."""
     try:
-        app()
+        status = app(standalone_mode=False)
     except DistillDataError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": str(error), "kind": type(error).__name__}, ensure_ascii=False))
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; run the same command to continue", file=sys.stderr)
-        sys.exit(1)
+        status = _fail(str(error), type(error).__name__, error.exit_code)
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        status = _fail(f"{error.format_message().rstrip('.')}: see `distill-data --help`", "UsageError", 2)
+    if status == INTERRUPTED:
+        status = _fail("interrupted: what was finished is kept; run the same command to continue", "Interrupted", 1)
+    sys.exit(status)
+
+
+def _fail(message: str, kind: str, status: int) -> int:
+    """Say on stderr, in one line, what went wrong; with --json also as the one document on stdout."""
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message, "kind": kind}, ensure_ascii=False))
+    print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -25,6 +26,7 @@ from pydantic import (
 )
 
 from distill_data.errors import ConfigError
+from distill_data.identity import canonical_json
 
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 
@@ -32,10 +34,28 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class Section(BaseModel):
-    """A part of the config: frozen, unknown keys refused."""
+def _can_be_hashed(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        canonical_json(options)
+    except TypeError as error:
+        raise ValueError(f"{str(error).removeprefix('value.')}: use text, numbers, true, false, lists") from None
+    return options
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+Options = Annotated[dict[str, Any], AfterValidator(_can_be_hashed)]
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, unknown keys refused, `true` and `"5"` are no numbers."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
 
 
 class ReasoningGymPrompts(Section):
@@ -49,7 +69,7 @@ class ReasoningGymPrompts(Section):
     """How many prompts to make."""
     seed: int = 0
     """Seed of the task's generator; the same seed and options give the same prompts."""
-    options: dict[str, Any] = {}
+    options: Options = {}
     """Options of the task, as reasoning_gym names them."""
     name: str | None = None
     """Name of this source in corpora and reports; `task` when left out."""
@@ -174,7 +194,7 @@ class Engine(Section):
     """KV cache on a machine without a GPU, in GiB."""
     enforce_eager: bool | None = None
     """Skip compilation and CUDA graphs; when left out: true on a CPU, false on a GPU."""
-    options: dict[str, Any] = {}
+    options: Options = {}
     """Further keyword arguments of `vllm.EngineArgs`, for execution only (parallelism, memory, kernels)."""
 
     @field_validator("options")
@@ -202,7 +222,7 @@ class Teacher(Section):
     """System message put before every prompt that has none of its own."""
     prompt_format: Literal["chat", "text"] = "chat"
     """`chat` renders the model's chat template; `text` feeds the prompt's text as it is (base models)."""
-    chat_template_kwargs: dict[str, Any] = {}
+    chat_template_kwargs: Options = {}
     """Arguments of the chat template, such as `enable_thinking: true`."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Precision of the weights; the output head always computes in float32."""
@@ -259,7 +279,7 @@ class Validation(Section):
 class FromConfig(Section):
     """A student with random weights, built from an architecture."""
 
-    from_config: dict[str, Any]
+    from_config: Options
     """`model_type` and any field of that architecture's transformers config; vocabulary and special tokens
     come from the tokenizer."""
 
@@ -459,7 +479,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
+        problems = "; ".join(_explain(problem) for problem in error.errors() if _is_meant(problem))
         raise ConfigError(f"config {file}: {problems}") from None
 
 
@@ -472,6 +492,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError:
         raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value: quote it") from None
+    except ConfigError as error:
+        raise ConfigError(f"--set {override!r}, {error}") from None
     *parents, last = path.split(".")
     node: Any = tree
     for key in parents:
@@ -493,19 +515,40 @@ def _list_index(node: list[Any], key: str, override: str) -> int:
     return int(key)
 
 
+def _is_meant(problem: Any) -> bool:
+    """Of the two kinds of student.model, text and from_config, only the one that the value looks like is explained."""
+    kind = "str" if isinstance(problem["input"], dict) else "FromConfig"
+    return not (problem["type"] in ("string_type", "model_type") and problem["loc"][-1] == kind)
+
+
 def _explain(problem: Any) -> str:
     """One pydantic problem as one phrase that names the place, the value and what would do."""
-    place = ".".join(
-        str(part) for part in problem["loc"] if part not in ("reasoning_gym", "dataset", "FromConfig", "str")
-    )
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {place}{_nearest_key(problem['loc'])}"
-    if problem["type"] == "missing":
-        return f"{place} is missing"
-    if problem["type"] == "value_error":
-        return f"{place}: {message}" if place else message
-    return f"{place} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    place, kind, value = _place(problem), problem["type"], problem["input"]
+    match kind:
+        case "extra_forbidden":
+            return f"unknown key {place}{_nearest_key(problem['loc'])}"
+        case "missing":
+            return f"{place} is missing"
+        case "value_error":
+            message = problem["msg"].removeprefix("Value error, ")
+            return f"{place}: {message}" if place else message
+        case "union_tag_not_found":
+            return f"{place}.source is missing: use 'reasoning_gym' or 'dataset'"
+        case "union_tag_invalid":
+            return f"{place}.source is {value['source']!r}: use 'reasoning_gym' or 'dataset'"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{place} is {value!r}: write keys and values there"
+    return f"{place} is {value!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _place(problem: Any) -> str:
+    """Where a problem is, as `--set` would say it; pydantic also names the kinds of a union on the way."""
+    *parents, last = problem["loc"] or [""]
+    kinds = ("reasoning_gym", "dataset", "FromConfig", "str")
+    parts = [part for part in parents if part not in kinds]
+    if problem["type"] == "extra_forbidden" or last not in kinds:
+        parts.append(last)
+    return ".".join(str(part) for part in parts)
 
 
 def _nearest_key(location: tuple[int | str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,10 +118,12 @@ def check_context(plan: BuildPlan, tokenizer: Any) -> str:
 
 
 def check_disk(plan: BuildPlan) -> str:
-    """What will be written fits the disk: once in the trace store and once in the corpus."""
+    """What will be written fits the disk, once in the trace store and once in the corpus, and may be written."""
     estimate = estimate_build(plan.config, plan.plan, plan.store)
     root = Path(plan.config.root).absolute()
     folder = next(parent for parent in (root, *root.parents) if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{folder} is no folder that can be written: set root: to another one")
     free, needed = shutil.disk_usage(folder).free, 2 * estimate.bytes + SPARE_BYTES
     if free < needed:
         raise InputError(

@@ -50,11 +50,14 @@ class TraceStore:
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
 
     def describe(self, teacher: dict[str, Any]) -> None:
-        """Write teacher.json, the readable ingredients of the id, if it is not there yet."""
+        """Write teacher.json, the readable ingredients of the id, if it is not there yet.
+
+        Raises:
+            TraceStoreError: the folder cannot be written.
+        """
         target = self.folder / "teacher.json"
         if not target.exists():
-            self._make_folder()
-            place(json.dumps(teacher, indent=2, ensure_ascii=False).encode(), target)
+            self._place(json.dumps(teacher, indent=2, ensure_ascii=False).encode(), target)
 
     def description(self) -> dict[str, Any]:
         """What teacher.json says.
@@ -76,14 +79,7 @@ class TraceStore:
         table = traces_to_table(traces)
         data = encode(table)
         name = f"part-{hashlib.sha256(data).hexdigest()[:_HASH_LENGTH]}.parquet"
-        self._make_folder()
-        try:
-            place(data, self.folder / name)
-        except OSError as error:
-            raise TraceStoreError(
-                f"cannot write {self.folder / name}: {error.strerror}: free space or fix the folder, then run "
-                "the same command again; everything committed before is kept"
-            ) from error
+        self._place(data, self.folder / name)
         return CommittedPart(name, len(table), int(pc.sum(table["completion_tokens"]).as_py() or 0), data.size)
 
     def parts(self) -> list[str]:
@@ -125,12 +121,19 @@ class TraceStore:
             return PART_SCHEMA.empty_table().select(columns or PART_SCHEMA.names)
         return pa.concat_tables(pieces).take(np.argsort(np.concatenate(positions)))
 
-    def _make_folder(self) -> None:
+    def _place(self, data: pa.Buffer | bytes, target: Path) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TraceStoreError(
                 f"cannot create {self.folder}: {error.strerror}: set root: to a folder that can be written"
+            ) from error
+        try:
+            place(data, target)
+        except OSError as error:
+            raise TraceStoreError(
+                f"cannot write {target}: {error.strerror}: free space or fix the folder, then run "
+                "the same command again; everything committed before is kept"
             ) from error
 
     def _index_part(self, name: str) -> pa.Table:

@@ -44,11 +44,40 @@ def make_tokenizer(vocab_size: int = 400, chat_template: str | None = CHAT_TEMPL
     return fast
 
 
-def make_tiny_model(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, layers: int = 2, seed: int = 0) -> Path:
-    """Save a tiny random Llama (vocabulary padded to a multiple of 64) with its tokenizer."""
+def make_tiny_model(
+    folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, layers: int = 2, seed: int = 0, broken: bool = False
+) -> Path:
+    """Save a tiny random Llama (vocabulary padded to a multiple of 64) with its tokenizer.
+
+    A `broken` one has weights that are not finite, so its logits are NaN.
+    """
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(chat_template=chat_template)
-    config = LlamaConfig(
+    model: Any = LlamaForCausalLM(_tiny_config(tokenizer, layers))
+    if broken:
+        model.lm_head.weight.data[:] = float("nan")
+    return _save(folder, model, tokenizer)
+
+
+def make_counting_model(folder: Path) -> Path:
+    """Save a Llama in which token n is followed by n + 1, whatever came before.
+
+    Attention and MLP add nothing; the head looks for the embedding of the token before.
+    """
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    model: Any = LlamaForCausalLM(_tiny_config(tokenizer, layers=1))
+    embeddings = torch.nn.functional.normalize(torch.randn_like(model.model.embed_tokens.weight), dim=-1)
+    model.model.embed_tokens.weight.data = embeddings
+    model.lm_head.weight.data = 4.0 * embeddings.roll(1, dims=0)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.data.zero_()
+        layer.mlp.down_proj.weight.data.zero_()
+    return _save(folder, model, tokenizer)
+
+
+def _tiny_config(tokenizer: PreTrainedTokenizerFast, layers: int) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=(len(tokenizer) + 63) // 64 * 64,
         hidden_size=64,
         intermediate_size=128,
@@ -63,7 +92,9 @@ def make_tiny_model(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, 
         pad_token_id=SPECIAL_TOKENS.index("<|im_end|>"),
         tie_word_embeddings=False,
     )
-    model: Any = LlamaForCausalLM(config)
+
+
+def _save(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast) -> Path:
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,29 +16,8 @@ from distill_data.errors import StudentError
 from distill_data.student.dataset import SoftLabelCollator, SoftLabelDataset
 from distill_data.student.forward import label_logits, quiet_transformers
 from distill_data.student.losses import bucket_entropy, cross_entropy, tail_bucket_kl
+from distill_data.student.result import EvaluationResult
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """Means over `tokens` completion tokens of `traces` held-out traces, in nats per token.
-
-    `kl` is KL(teacher || student) with the tail as one bucket. `cross_entropy` is the student's on the tokens
-    that the teacher sampled, and `perplexity` its exponential; `teacher_cross_entropy` is the teacher's on
-    them, which a student matches but hardly beats. `top1_agreement` is the share of positions where the same
-    token is likeliest to both. `teacher_entropy` is that of the bucketed distribution: a lower bound.
-    `too_long` traces were left out because of max_length.
-    """
-
-    traces: int
-    too_long: int
-    tokens: int
-    kl: float
-    cross_entropy: float
-    perplexity: float
-    teacher_cross_entropy: float
-    teacher_entropy: float
-    top1_agreement: float
 
 
 def evaluate_student(model: PreTrainedModel, labels: pa.Table, evaluate: Evaluate, max_length: int) -> EvaluationResult:

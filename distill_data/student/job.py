@@ -20,9 +20,9 @@ from distill_data.errors import StudentError
 from distill_data.identity import digest
 from distill_data.models import load_tokenizer, model_fingerprint, resolve_model, tokenizer_fingerprint
 from distill_data.parquet import place, sync_folder
+from distill_data.student.result import EvaluationResult
 
 if TYPE_CHECKING:
-    from distill_data.student.evaluation import EvaluationResult
     from distill_data.student.trainer import TrainProgress
 
 
@@ -143,8 +143,6 @@ def evaluate(plan: StudentPlan) -> None:
 
 def report_student(plan: StudentPlan, created: bool) -> StudentReport:
     """What the student's folder says."""
-    from distill_data.student.evaluation import EvaluationResult
-
     training = json.loads((plan.folder / "training.json").read_text(encoding="utf-8"))
     measured: dict[str, Any] = {}
     if plan.is_evaluated:

@@ -129,14 +129,14 @@ class TeacherPool:
     def _receive(self, worker: _Worker) -> None:
         try:
             message = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
+            if isinstance(message, ShardWanted):
+                worker.connection.send(self._shards.popleft() if self._shards else None)
+        except (EOFError, ConnectionResetError, BrokenPipeError):
             raise self._died(worker) from None
         match message:
             case Ready(load_seconds):
                 worker.load_seconds = load_seconds
                 self._ready_at = self._ready_at or time.monotonic()
-            case ShardWanted():
-                worker.connection.send(self._shards.popleft() if self._shards else None)
             case Progress():
                 worker.progress = message
             case PartWritten():

@@ -1,0 +1,92 @@
+"""Real vLLM engines on tiny models, each started once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from distill_data.config import Config
+from distill_data.models import resolve_model
+from distill_data.planning import cut_shards, make_plan
+from distill_data.prompts.prompt_set import PromptSet, save_prompts
+from distill_data.records import Prompt, prompts_to_table
+from distill_data.teachers.messages import WorkerJob
+from distill_data.teachers.pool import GenerationReport, TeacherPool
+from distill_data.trace_store import TraceStore
+
+FOREIGN = "这部电影很棒。 مرحبا Ünïcödé 🙂\r\n\ttabs"
+TOO_LONG = "12 " * 400
+TIGHT = "7 " * 100  # fits the context of 256, but leaves less room than max_tokens
+
+EASY = 24
+SAMPLES = 4
+MAX_MODEL_LEN = 256
+MAX_TOKENS = 40
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What one engine made of the prompts."""
+
+    model: Path
+    prompts: list[Prompt]
+    rows: list[dict[str, Any]]
+    report: GenerationReport
+
+    def of(self, text: str) -> list[dict[str, Any]]:
+        """The rows of the prompt with this text."""
+        wanted = next(prompt.prompt_id for prompt in self.prompts if prompt.messages[-1]["content"] == text)
+        return [row for row in self.rows if row["prompt_id"] == wanted]
+
+    @property
+    def completed(self) -> list[dict[str, Any]]:
+        """Rows with a completion."""
+        return [row for row in self.rows if row["error"] is None]
+
+
+def generate(model: Path, texts: list[str], root: Path, **teacher: Any) -> Generated:
+    """Run a real engine over some prompts."""
+    settings = Config.model_validate(
+        {
+            "name": "engine-test",
+            "root": str(root),
+            "prompts": [{"source": "dataset", "path": "none.jsonl", "prompt": "text"}],
+            "teacher": {
+                "model": str(model),
+                "sampling": {"samples": SAMPLES, "temperature": 0.8, "max_tokens": MAX_TOKENS},
+                "soft_labels": {"min_prob": 0.001, "max_support": 64},
+                "engine": {"max_model_len": MAX_MODEL_LEN, "max_num_seqs": 16, "cpu_kv_cache_gib": 1},
+                **teacher,
+            },
+            "storage": {"shard_size": 8, "flush_rows": 8},
+        }
+    )
+    prompts = [Prompt([{"role": "user", "content": text}], "texts") for text in texts]
+    table = prompts_to_table(prompts)
+    source = resolve_model(str(model))
+    job = WorkerJob(
+        settings.teacher,
+        settings.storage,
+        source,
+        root,
+        "test",
+        {},
+        save_prompts(PromptSet(table, pa.table({}), {}), root),
+    )
+    store = TraceStore(root, "test")
+    plan = make_plan(table["prompt_id"], settings.teacher.sampling.samples, store.index(), MAX_MODEL_LEN)
+    report = TeacherPool(job, cut_shards(plan.missing, 8), lambda progress: None, verbose=False).run()
+    done = make_plan(table["prompt_id"], settings.teacher.sampling.samples, store.index(), MAX_MODEL_LEN)
+    assert len(done.missing) == 0
+    return Generated(model, prompts, store.read(done.finished).to_pylist(), report)
+
+
+@pytest.fixture(scope="session")
+def generated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Generated:
+    """A float32 engine on the tiny model, over easy and hard prompts."""
+    texts = [*(f"What is {n} + {n}?" for n in range(EASY)), FOREIGN, TOO_LONG, TIGHT]
+    return generate(tiny_model, texts, tmp_path_factory.mktemp("engine"), dtype="float32")
