@@ -3,9 +3,9 @@
 The modules in reading order, low to high; a module imports only what stands above it here:
 
 errors         every error that a user can meet, and its exit code
+identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 config         the config tree, and how YAML and `--set` become one
 reference      README's configuration reference, made from the config classes
-identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are stored in
 soft_labels    select, pack and unpack a token's distribution; its tail
 parquet        encodings, and files that appear whole or not at all

@@ -23,7 +23,7 @@ app = typer.Typer(
 corpus_app = typer.Typer(help="Look at corpus versions.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 
-USAGE_ERROR = typer.BadParameter.__bases__[0]  # typer carries a copy of click of its own
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # typer carries a copy of click of its own
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config.")]

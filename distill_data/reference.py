@@ -93,7 +93,7 @@ def _type_name(annotation: Any) -> str:
 def _bounds(metadata: Any) -> str:
     """Limits of a number, such as ` > 0`."""
     limits = [
-        f"{sign} {getattr(item, key)}"
+        f"{sign} {getattr(item, key):g}"
         for item in metadata
         for key, sign in _BOUNDS.items()
         if getattr(item, key, None) is not None

@@ -1,0 +1,121 @@
+"""The flows on a real Prefect server: what they make, what they skip, what a person sees in the UI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
+
+from distill_data import open_corpus
+from distill_data.config import Config
+from distill_data.errors import CorpusError, ModelError, StudentError
+from flows.build import build_corpus
+from flows.distill import distill
+from flows.train import evaluate_student, train_student
+
+
+def run_names() -> list[str]:
+    """Names of all flow runs, latest first."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(), sort=FlowRunSort.START_TIME_DESC)
+    return [run.name for run in runs]
+
+
+def artifact(key: str) -> Any:
+    """Data of the latest artifact with this key."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate({"key": {"any_": [key]}}))
+    assert found, f"no artifact {key}"
+    return found[-1].data
+
+
+def test_distill_does_all_that_the_config_asks_for_once(settings: Config) -> None:
+    first = distill(settings)
+    build, student = first.build, first.student
+    assert build.corpus == "arithmetic@v1" and build.created
+    assert build.generated_traces == 160 and build.reused_traces == 0
+    assert build.rows + sum(build.dropped.values()) == 160
+    assert build.rows == build.train + build.validation > 0
+    assert student is not None and student.created and student.steps == 8
+    assert student.last_loss < student.first_loss
+    assert student.before is not None and student.after is not None
+    assert student.after.kl < student.before.kl
+
+    corpus = open_corpus(build.corpus, root=settings.root)
+    assert all(corpus.traces("train")["passed"])
+    assert corpus.traces("train")["trace_id"] == corpus.soft_labels("train")["trace_id"]
+
+    again = distill(settings)
+    assert not again.build.created and again.build.corpus == "arithmetic@v1"
+    assert again.build.generated_traces == 0 and again.build.engine_seconds == 0
+    assert again.student is not None and not again.student.created
+    assert again.student.after == student.after
+
+
+def test_runs_and_artifacts_are_named_after_corpus_and_version(settings: Config) -> None:
+    report = distill(settings)
+    student = report.student
+    assert student is not None
+    names = run_names()
+    for name in ("distill arithmetic@v1", "build arithmetic@v1", f"train {student.name}"):
+        assert name in names
+    assert f'"dropped: failed_verifier", "traces": {report.build.dropped["failed_verifier"]}' in artifact(
+        "arithmetic-v1-counts"
+    )
+    assert "arithmetic@v1 is new" in artifact("arithmetic-v1-summary")
+    assert "held out" in artifact(f"{student.name}-student")
+    assert artifact("generation") == 100.0
+
+
+def test_more_samples_generate_only_the_new_ones(job: dict[str, Any]) -> None:
+    del job["student"]
+    build_corpus(Config.model_validate(job))
+    job["teacher"]["sampling"]["samples"] = 6
+    more = build_corpus(Config.model_validate(job))
+    assert (more.corpus, more.generated_traces, more.reused_traces) == ("arithmetic@v2", 80, 160)
+    job["keep"] = {"passed_only": False}
+    kept = build_corpus(Config.model_validate(job))
+    assert (kept.corpus, kept.generated_traces, kept.reused_traces) == ("arithmetic@v3", 0, 240)
+    assert kept.rows == 240
+
+
+def test_a_config_without_judge_and_student_ends_with_an_unjudged_corpus(job: dict[str, Any]) -> None:
+    for section in ("judge", "keep", "student"):
+        del job[section]
+    report = distill(Config.model_validate(job))
+    assert report.student is None and report.build.rows == 160 and report.build.pass_rate is None
+    assert set(open_corpus("arithmetic", root=job["root"]).traces("train")["passed"]) == {None}
+
+
+def test_nothing_kept_says_why_and_makes_no_version(job: dict[str, Any]) -> None:
+    job["teacher"]["sampling"]["max_tokens"] = 2
+    with pytest.raises(CorpusError, match=r"160 truncated .*raise teacher\.sampling\.samples or max_tokens"):
+        build_corpus(Config.model_validate(job))
+    assert not list(Path(job["root"], "corpora", "arithmetic").glob("v*"))
+
+
+def test_a_base_model_without_template_is_refused_before_anything_starts(job: dict[str, Any], tmp_path: Path) -> None:
+    from tests.tiny_model import make_tiny_model
+
+    job["teacher"]["model"] = str(make_tiny_model(tmp_path / "base", chat_template=None))
+    with pytest.raises(ModelError, match="prompt_format: text"):
+        build_corpus(Config.model_validate(job))
+    assert not Path(job["root"], "logs").exists()
+    job["teacher"]["prompt_format"] = "text"
+    assert build_corpus(Config.model_validate(job)).generated_traces == 160
+
+
+def test_train_and_evaluate_alone_use_the_corpus_that_is_named(settings: Config, job: dict[str, Any]) -> None:
+    build_corpus(settings)
+    with pytest.raises(StudentError, match="run `distill-data train` first"):
+        evaluate_student(settings, "arithmetic@v1")
+    trained = train_student(settings, "arithmetic@v1")
+    measured = evaluate_student(settings, "arithmetic")
+    assert measured.after == trained.after and measured.path == trained.path
+    job["student"]["train"]["steps"] = 9
+    other = train_student(Config.model_validate(job), "arithmetic@v1")
+    assert other.path != trained.path and other.steps == 9

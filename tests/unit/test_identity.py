@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_data import config
+from distill_data.build import teacher_ingredients
+from distill_data.identity import (
+    canonical_json,
+    digest,
+    prompt_id,
+    sampling_seed,
+    sequence_digest,
+    teacher_id,
+    trace_id,
+    unit_hash,
+)
+from distill_data.models import ModelSource
+
+
+def test_canonical_json_does_not_depend_on_order() -> None:
+    one = {"b": [1, {"y": None, "x": True}], "a": "é 🙂"}
+    other = {"a": "é 🙂", "b": (1, {"x": True, "y": None})}
+    assert canonical_json(one) == canonical_json(other) == '{"a":"é 🙂","b":[1,{"x":true,"y":null}]}'
+
+
+def test_canonical_json_tells_kinds_and_places_apart() -> None:
+    values: list[Any] = [1, "1", True, None, 1.5, [1], [[1]], {"a": 1}, {"a": {"a": 1}}, "", [], {}]
+    assert len({digest(value) for value in values}) == len(values)
+    assert digest([1, 2]) != digest([2, 1])
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (print, "value is a builtin_function_or_method"),
+        ({"a": [0, lambda: 1]}, r"value.a\[1\] is a function"),
+        ({1, 2}, "value is a set"),
+        ({"a": float("nan")}, "value.a is nan"),
+        ([float("inf")], r"value\[0\] is inf"),
+        ({"a": {1: 2}}, "value.a has the key 1"),
+        (b"bytes", "value is a bytes"),
+        (Path("x"), "value is a PosixPath"),
+    ],
+)
+def test_what_has_no_canonical_form_is_refused(value: Any, place: str) -> None:
+    with pytest.raises(TypeError, match=place):
+        canonical_json(value)
+
+
+def test_ids_stay_what_they_were() -> None:
+    """Ids on people's disks: changing how they are made would orphan every trace store."""
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wie geht's? 你好"}]
+    assert prompt_id(messages) == "622ffd2c5b6a73a10211f935"
+    assert teacher_id({"model": {"hub": "a/b", "commit": "0" * 40}, "dtype": "bfloat16"}) == "e1c1aadb9c177658"
+    assert sampling_seed(0, "p", 1) == 5500706845713133335
+    assert trace_id("0123456789abcdef", "p", 3) == "01234567-p-3"
+
+
+def test_a_prompt_id_is_its_text_byte_for_byte() -> None:
+    def id_of(content: str, role: str = "user") -> str:
+        return prompt_id([{"role": role, "content": content}])
+
+    different = ["a", "a ", "A", "\u00e9", "e\u0301", "a\n", "\ud800"]  # composed and decomposed é; half a character
+    assert len({id_of(text) for text in different} | {id_of("a", "system")}) == len(different) + 1
+    assert prompt_id([{"content": "a", "role": "user", "name": "x"}]) == id_of("a")
+
+
+def test_seeds_differ_between_samples_prompts_and_seeds() -> None:
+    seeds = {sampling_seed(seed, prompt, sample) for seed in (0, 1) for prompt in "abc" for sample in range(200)}
+    assert len(seeds) == 2 * 3 * 200
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_unit_hash_is_even_within_0_and_1() -> None:
+    values = [unit_hash(7, str(number)) for number in range(4000)]
+    assert all(0.0 <= value < 1.0 for value in values)
+    tenths = [sum(int(value * 10) == tenth for value in values) for tenth in range(10)]
+    assert min(tenths) > 320 and max(tenths) < 480  # 400 expected, standard deviation 19
+    assert unit_hash(8, "1") != unit_hash(7, "1")
+
+
+def test_sequence_digest_follows_inputs_rows_and_order() -> None:
+    base = sequence_digest({"a": 1}, ["x", "y"])
+    assert base == sequence_digest({"a": 1}, iter(["x", "y"]))
+    others = [({"a": 2}, ["x", "y"]), ({"a": 1}, ["y", "x"]), ({"a": 1}, ["x"]), ({"a": 1}, ["xy"])]
+    assert len({base, *(sequence_digest(inputs, rows) for inputs, rows in others)}) == 5
+
+
+SOURCE = ModelSource("org/name", "hub", None, "a" * 40)  # a whole commit: nobody asks the hub
+# Another value for every field of the teacher's sections, and whether it changes what the teacher says.
+CHANGES: dict[str, tuple[Any, bool]] = {
+    "model": ("elsewhere/name", False),  # its fingerprint counts, see below
+    "revision": ("main", False),
+    "backend": ("replay", True),
+    "system_prompt": ("Be brief.", True),
+    "prompt_format": ("text", True),
+    "chat_template_kwargs": ({"enable_thinking": True}, True),
+    "dtype": ("float32", True),
+    "quantization": ("fp8", True),
+    "trust_remote_code": (True, False),
+    "sampling.samples": (9, False),
+    "sampling.temperature": (0.9, True),
+    "sampling.top_p": (0.9, True),
+    "sampling.top_k": (40, True),
+    "sampling.max_tokens": (9, True),
+    "sampling.seed": (9, True),
+    "soft_labels.min_prob": (0.01, True),
+    "soft_labels.max_support": (9, True),
+    "reasoning.open_tag": ("<t>", False),
+    "reasoning.close_tag": ("</t>", False),
+    "reasoning.answer_pattern": ("x", False),
+    "engine.max_model_len": (99, False),
+    "engine.max_num_seqs": (9, False),
+    "engine.replicas": (9, False),
+    "engine.tensor_parallel_size": (9, False),
+    "engine.gpu_memory_utilization": (0.5, False),
+    "engine.cpu_kv_cache_gib": (9, False),
+    "engine.enforce_eager": (True, False),
+    "engine.options": ({"block_size": 16}, False),
+}
+
+
+def id_of(changes: dict[str, Any], source: ModelSource = SOURCE) -> str:
+    tree: dict[str, Any] = {"model": "org/name"}
+    for path, value in changes.items():
+        section, _, key = path.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[key] = value
+    return teacher_id(teacher_ingredients(config.Teacher.model_validate(tree), source))
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_what_changes_a_teachers_words_changes_its_id_and_nothing_else_does(path: str) -> None:
+    value, matters = CHANGES[path]
+    assert (id_of({path: value}) != id_of({})) == matters
+
+
+def test_no_field_of_the_teacher_is_forgotten_above() -> None:
+    fields = set()
+    for name, field in config.Teacher.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, config.Section):
+            fields |= {f"{name}.{inner}" for inner in kind.model_fields}
+        else:
+            fields.add(name)
+    assert fields == set(CHANGES)
+
+
+def test_the_models_content_is_in_the_id() -> None:
+    commits = [ModelSource("org/name", "hub", None, commit * 40) for commit in "ab"]
+    renamed = ModelSource("org/other", "hub", None, "a" * 40)
+    assert len({id_of({}, source) for source in [*commits, renamed]}) == 3
+
+
+def test_a_copied_folder_is_the_same_teacher(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
+    sources = [ModelSource(str(folder), "folder", folder, None) for folder in (tiny_model, copy)]
+    same = {id_of({"model": source.reference}, source) for source in sources}
+    assert len(same) == 1
+    tokenizer = copy / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text().replace("<|im_end|>", "<|endoftext|>", 1))
+    assert id_of({}, sources[1]) not in same

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distill_data.config import SoftLabelSelection
+from distill_data.records import SoftLabels
+from distill_data.soft_labels import (
+    empty_soft_labels,
+    offending_positions,
+    pad_support,
+    round_mantissa,
+    select_support,
+    support_offsets,
+    tail_mass,
+)
+
+
+def distributions(tokens: int, vocabulary: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Ids [T, K] and float64 log-probabilities [T, K] of the likeliest tokens, likeliest first."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 4, (tokens, vocabulary))
+    logprobs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    order = np.argsort(-logprobs, axis=1)[:, :width]
+    return order, np.take_along_axis(logprobs, order, axis=1)
+
+
+def selection(min_prob: float, max_support: int) -> SoftLabelSelection:
+    return SoftLabelSelection(min_prob=min_prob, max_support=max_support)
+
+
+@pytest.mark.parametrize(("min_prob", "max_support"), [(0.001, 64), (0.05, 8), (0.0, 16), (1.0, 4), (0.3, 1)])
+def test_the_support_is_cut_by_probability_then_by_size(min_prob: float, max_support: int) -> None:
+    ids, logprobs = distributions(50, 300, 64)
+    labels = select_support(ids, logprobs, logprobs[:, 3], selection(min_prob, max_support))
+    offsets = support_offsets(labels.support_counts)
+    assert offsets[-1] == len(labels.support_ids) == len(labels.support_logprobs)
+    for token in range(50):
+        likely = [rank for rank in range(64) if rank == 0 or np.exp(logprobs[token, rank]) >= min_prob]
+        kept = likely[:max_support]
+        assert labels.support_ids[offsets[token] : offsets[token + 1]].tolist() == ids[token, kept].tolist()
+        values = labels.support_logprobs[offsets[token] : offsets[token + 1]]
+        np.testing.assert_allclose(values.astype(np.float64), logprobs[token, kept], rtol=2**-7)
+    assert labels.sampled_logprobs.dtype == np.float32
+    np.testing.assert_array_equal(labels.sampled_logprobs, logprobs[:, 3].astype(np.float32))
+
+
+def test_a_token_just_at_min_prob_is_kept() -> None:
+    probabilities = np.array([[0.5, 0.25, 0.1, 0.05]])
+    labels = select_support(np.arange(4)[None], np.log(probabilities), np.log([0.5]), selection(0.1, 8))
+    assert labels.support_ids.tolist() == [0, 1, 2]
+
+
+def test_rank_one_stays_where_nothing_is_likely() -> None:
+    logprobs = np.log(np.full((2, 5), 0.0001))
+    labels = select_support(np.arange(10).reshape(2, 5), logprobs, logprobs[:, 0], selection(0.001, 8))
+    assert labels.support_counts.tolist() == [1, 1]
+    assert labels.support_ids.tolist() == [0, 5]
+
+
+def test_255_kept_tokens_fit_their_count() -> None:
+    ids, logprobs = distributions(2, 400, 300)
+    labels = select_support(ids, logprobs, logprobs[:, 0], selection(0.0, 255))
+    assert labels.support_counts.tolist() == [255, 255]
+    assert len(labels.support_ids) == 510
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, np.inf])
+@pytest.mark.parametrize("where", ["support", "sampled"])
+def test_what_is_not_finite_is_refused(bad: float, where: str) -> None:
+    ids, logprobs = distributions(4, 50, 8)
+    sampled = logprobs[:, 0].copy()
+    target = sampled if where == "sampled" else logprobs[:, 5]
+    target[2] = bad
+    assert offending_positions(logprobs, sampled) == [2]
+    with pytest.raises(ValueError, match="not finite"):
+        select_support(ids, logprobs, sampled, selection(0.001, 8))
+
+
+def test_beyond_max_support_nobody_looks() -> None:
+    ids, logprobs = distributions(4, 50, 8)
+    logprobs[1, 7] = -np.inf
+    assert select_support(ids, logprobs, logprobs[:, 0], selection(0.0, 7)).support_counts.tolist() == [7] * 4
+
+
+def test_rounding_keeps_six_bits_within_a_128th() -> None:
+    values = -np.concatenate([np.geomspace(1e-3, 25, 200_000), [0.0, 1.0, 2.0**-9, 20.0]])
+    rounded = round_mantissa(values)
+    assert rounded.dtype == np.float16
+    assert not (rounded.view(np.uint16) & 0b1111).any()
+    error = np.abs(rounded.astype(np.float64) - values)
+    # float16 itself rounds first, by at most 2^-11, and may push a value over the half
+    assert (error <= np.abs(values) * (2**-7 + 2**-10)).all()
+    assert np.quantile(error[values != 0] / np.abs(values[values != 0]), 0.999) <= 2**-7
+    assert round_mantissa(np.array([-1.0, -1.5, -0.0])).tolist() == [-1.0, -1.5, -0.0]
+
+
+def test_rounding_keeps_order() -> None:
+    values = np.sort(np.random.default_rng(0).uniform(-20, 0, 10_000))[::-1]
+    assert (np.diff(round_mantissa(values).astype(np.float64)) <= 0).all()
+    ids, logprobs = distributions(30, 300, 64)
+    labels = select_support(ids, logprobs, logprobs[:, 0], selection(0.0, 64))
+    padded = pad_support(labels)[1]
+    assert (np.diff(padded, axis=1) <= 0).all()
+
+
+def test_the_tail_is_what_the_support_leaves() -> None:
+    ids, logprobs = distributions(200, 300, 64)
+    labels = select_support(ids, logprobs, logprobs[:, 0], selection(0.01, 64))
+    offsets = support_offsets(labels.support_counts)
+    reference = [
+        1.0 - sum(np.exp(float(value)) for value in labels.support_logprobs[start:stop])
+        for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
+    ]
+    tail = tail_mass(labels)
+    assert tail.dtype == np.float32
+    np.testing.assert_allclose(tail, np.clip(reference, 0, 1), atol=1e-6)
+    exact = 1.0 - np.where(np.exp(logprobs) >= 0.01, np.exp(logprobs), 0).sum(axis=1)
+    # d(p) = p |log p| 2^-7 per kept token; p |log p| sums to the entropy, under 5 nats here
+    np.testing.assert_allclose(tail, exact, atol=5 * 2**-7)
+
+
+def test_a_support_over_one_has_no_tail() -> None:
+    labels = SoftLabels(
+        np.zeros(1, np.float32), np.array([2], np.uint8), np.arange(2, dtype=np.int32), np.zeros(2, np.float16)
+    )
+    assert tail_mass(labels).tolist() == [0.0]
+
+
+def test_padding_and_back() -> None:
+    ids, logprobs = distributions(40, 300, 64)
+    labels = select_support(ids, logprobs, logprobs[:, 0], selection(0.01, 64))
+    padded_ids, padded = pad_support(labels)
+    assert padded_ids.shape == padded.shape == (40, labels.support_counts.max())
+    kept = padded > -np.inf
+    np.testing.assert_array_equal(kept.sum(axis=1), labels.support_counts)
+    np.testing.assert_array_equal(padded_ids[kept], labels.support_ids)
+    np.testing.assert_array_equal(padded[kept].astype(np.float16), labels.support_logprobs)
+    assert not padded_ids[~kept].any()
+
+
+def test_no_tokens() -> None:
+    labels = empty_soft_labels()
+    assert tail_mass(labels).shape == (0,)
+    assert support_offsets(labels.support_counts).tolist() == [0]
+    ids, padded = pad_support(labels)
+    assert ids.shape == padded.shape == (0, 1)
+    none = np.empty((0, 8))
+    selected = select_support(none.astype(np.int32), none, np.empty(0), selection(0.001, 8))
+    assert [len(column) for column in vars(selected).values()] == [0, 0, 0, 0]
