@@ -1,6 +1,7 @@
 """distill-data: prompts in; a versioned corpus of teacher traces with soft labels, and a student trained on it, out.
 
-The modules in reading order, low to high; a module imports only what stands above it here:
+The modules in reading order, low to high; a module imports only what stands above it here (`corpus` reaches
+`student` only inside `Corpus.reader`):
 
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds

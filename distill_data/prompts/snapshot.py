@@ -16,8 +16,6 @@ def read_prompts(path: Path, rows: np.ndarray) -> list[Prompt]:
     sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
     ends = np.cumsum(sizes)
     groups = np.unique(np.searchsorted(ends, rows, side="right"))
-    starts = ends - sizes
-    before = np.repeat(starts[groups], np.array(sizes)[groups]) if len(groups) else np.empty(0, np.int64)
-    present = before + np.concatenate([np.arange(sizes[group]) for group in groups])
+    present = [np.arange(ends[group] - sizes[group], ends[group]) for group in groups]
     table = file.read_row_groups(groups.tolist())
-    return table_to_prompts(table.take(np.searchsorted(present, rows)))
+    return table_to_prompts(table.take(np.searchsorted(np.concatenate([*present, rows[:0]]), rows)))

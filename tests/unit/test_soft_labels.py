@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -89,9 +91,7 @@ def test_rounding_keeps_six_bits_within_a_128th() -> None:
     assert rounded.dtype == np.float16
     assert not (rounded.view(np.uint16) & 0b1111).any()
     error = np.abs(rounded.astype(np.float64) - values)
-    # float16 itself rounds first, by at most 2^-11, and may push a value over the half
-    assert (error <= np.abs(values) * (2**-7 + 2**-10)).all()
-    assert np.quantile(error[values != 0] / np.abs(values[values != 0]), 0.999) <= 2**-7
+    assert (error <= np.abs(values) * 2**-7).all()
     assert round_mantissa(np.array([-1.0, -1.5, -0.0])).tolist() == [-1.0, -1.5, -0.0]
 
 
@@ -110,7 +110,7 @@ def test_the_tail_is_what_the_support_leaves() -> None:
     offsets = support_offsets(labels.support_counts)
     reference = [
         1.0 - sum(np.exp(float(value)) for value in labels.support_logprobs[start:stop])
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
+        for start, stop in pairwise(offsets)
     ]
     tail = tail_mass(labels)
     assert tail.dtype == np.float32
