@@ -1,8 +1,7 @@
 # make quickstart   from a bare machine to a corpus, a student and a report
 # make test         everything that CI runs: lint, types, tests
-# make bench        the benchmarks, one table each
 # make install      .venv with the CPU teacher; GPU=1 for a machine with NVIDIA GPUs
-.PHONY: install install-dev quickstart test lint bench clean
+.PHONY: install install-dev quickstart test lint clean
 .DEFAULT_GOAL := install
 
 PYTHON ?= python3
@@ -53,4 +52,4 @@ test: lint
 	$(BIN)/pytest
 
 clean:
-	rm -rf .venv data
+	rm -rf .venv

@@ -30,6 +30,14 @@ from distill_data.identity import canonical_json
 
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 
+# Arguments of vllm.EngineArgs that change how an engine runs and not what it says.
+EXECUTION_OPTIONS = {
+    "async_scheduling", "block_size", "cpu_offload_gb", "data_parallel_size", "disable_custom_all_reduce",
+    "distributed_executor_backend", "enable_chunked_prefill", "enable_expert_parallel", "enable_prefix_caching",
+    "kv_cache_memory_bytes", "max_num_batched_tokens", "max_parallel_loading_workers", "pipeline_parallel_size",
+    "swap_space",
+}  # fmt: skip
+
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -195,17 +203,16 @@ class Engine(Section):
     enforce_eager: bool | None = None
     """Skip compilation and CUDA graphs; when left out: true on a CPU, false on a GPU."""
     options: Options = {}
-    """Further keyword arguments of `vllm.EngineArgs`, for execution only (parallelism, memory, kernels)."""
+    """Further keyword arguments of `vllm.EngineArgs` that change only how it runs: parallelism, memory, scheduling."""
 
     @field_validator("options")
     @classmethod
     def _options_leave_identity_alone(cls, options: dict[str, Any]) -> dict[str, Any]:
-        owned = {
-            "model", "tokenizer", "revision", "dtype", "quantization", "hf_overrides", "trust_remote_code",
-            "logprobs_mode", "max_logprobs", "seed", "load_format", "generation_config",
-        }  # fmt: skip
-        if taken := sorted(owned & options.keys()):
-            raise ValueError(f"{', '.join(taken)} would change what the teacher says: set it under teacher:")
+        if others := sorted(options.keys() - EXECUTION_OPTIONS):
+            raise ValueError(
+                f"{', '.join(others)} may change what the teacher says, or is set elsewhere under teacher:; "
+                f"allowed here: {', '.join(sorted(EXECUTION_OPTIONS))}"
+            )
         return options
 
 
@@ -244,7 +251,8 @@ class Judge(Section):
     """Scores every trace against its prompt's reference. Left out: nothing is judged."""
 
     verifier: Literal["reasoning_gym", "exact"]
-    """`reasoning_gym`: the task's own scorer. `exact`: the answer, or the final answer in it, is the reference."""
+    """`exact`: the answer, or the final answer found in it, is the reference. `reasoning_gym`: the task's own
+    scorer; prompts of other sources are compared as `exact` does."""
     pass_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A trace passes with at least this score (0 to 1)."""
 
@@ -268,10 +276,10 @@ class Filters(Section):
 
 
 class Validation(Section):
-    """Held-out rows. Split by prompt, never by sample; a prompt stays on its side in later versions."""
+    """Held-out rows. Split by prompt, never by sample, by a hash of the prompt: later versions hold out the same."""
 
     fraction: Fraction = 0.1
-    """Share of prompts held out; at least one prompt when above 0."""
+    """Share of prompts held out; when above 0, at least one prompt and never all of them."""
     seed: int = 0
     """Another seed holds out other prompts."""
 
@@ -428,11 +436,6 @@ class Config(Section):
         if self.judge is None:
             return self
         for source in self.prompts:
-            if self.judge.verifier == "reasoning_gym" and source.source != "reasoning_gym":
-                raise ValueError(
-                    f"judge.verifier is reasoning_gym and source {source.label!r} is {source.source!r}: "
-                    "use judge.verifier: exact, or only reasoning_gym sources"
-                )
             if isinstance(source, DatasetPrompts) and source.reference is None:
                 raise ValueError(f"source {source.label!r} has no reference: column for the judge to compare with")
         return self
@@ -467,7 +470,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     if not file.is_file():
         raise ConfigError(f"config {file} does not exist: give the path of a YAML file")
     try:
-        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        tree = _parse_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {file} is not valid YAML: {' '.join(str(error).split())}") from None
     except ConfigError as error:
@@ -481,6 +484,25 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors() if _is_meant(problem))
         raise ConfigError(f"config {file}: {problems}") from None
+
+
+# `key: text: more text` on one line, which YAML refuses and which can mean only one thing.
+_UNQUOTED_TEXT = re.compile(r"(\s*(?:- )?[\w.-]+: +)([^\s'\"\[{|>&*!#%@`].*?)(\s+#.*)?")
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML; an unquoted text with a colon in it, as system prompts have, is taken as the text it is."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.MarkedYAMLError as error:
+        lines = text.splitlines()
+        mark = error.problem_mark
+        line = _UNQUOTED_TEXT.fullmatch(lines[mark.line]) if mark and mark.line < len(lines) else None
+        if error.problem != "mapping values are not allowed here" or line is None:
+            raise
+        quoted = line[2].replace("'", "''")
+        lines[mark.line] = f"{line[1]}'{quoted}'{line[3] or ''}"
+        return _parse_yaml("\n".join(lines))
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -43,8 +43,8 @@ def examine(settings: Config) -> list[Check]:
         return checks
     tokenizer = _run(checks, "tokenizer", lambda: _load_tokenizer(plan), _describe_tokenizer)
     if tokenizer is not None:
-        _run(checks, "template", lambda: check_template(plan, tokenizer), str)
-        _run(checks, "context", lambda: check_context(plan, tokenizer), str)
+        if _run(checks, "template", lambda: check_template(plan, tokenizer), str) is not None:
+            _run(checks, "context", lambda: check_context(plan, tokenizer), str)
         if (student := settings.student) is not None:
             _run(checks, "student", lambda: check_student(student, tokenizer), str)
     _run(checks, "disk", lambda: check_disk(plan), str)
@@ -83,10 +83,7 @@ def check_template(plan: BuildPlan, tokenizer: Any) -> str:
     try:
         text = render_text(prompt, tokenizer, teacher)
     except Exception as error:
-        raise ConfigError(
-            f"the chat template of {teacher.model} refuses the first prompt: {' '.join(str(error).split())}: change "
-            "teacher.system_prompt, teacher.chat_template_kwargs or the prompt's roles"
-        ) from error
+        raise _refused(plan, error) from error
     expected = [message["content"].strip() for message in prompt.messages]
     if teacher.system_prompt and prompt.messages[0]["role"] != "system":
         expected.append(teacher.system_prompt.strip())
@@ -100,7 +97,10 @@ def check_context(plan: BuildPlan, tokenizer: Any) -> str:
     """At least one prompt fits the context; those that do not are dropped by name when generated."""
     limit = plan.config.teacher.engine.max_model_len
     sample = table_to_prompts(plan.prompts.table.slice(0, SAMPLED_PROMPTS))
-    lengths = [len(prompt.token_ids) for prompt in render_prompts(sample, tokenizer, plan.config.teacher)]
+    try:
+        lengths = [len(prompt.token_ids) for prompt in render_prompts(sample, tokenizer, plan.config.teacher)]
+    except Exception as error:
+        raise _refused(plan, error) from error
     if limit is None:
         return f"longest of {len(sample):,} prompts: {max(lengths):,} tokens; the model's own context is used"
     too_long = sum(length >= limit for length in lengths)
@@ -131,6 +131,13 @@ def check_disk(plan: BuildPlan) -> str:
             "or set root: to another disk"
         )
     return f"{free / 1e9:,.1f} GB free, about {needed / 1e9:,.1f} GB needed"
+
+
+def _refused(plan: BuildPlan, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"the chat template of {plan.config.teacher.model} refuses a prompt: {' '.join(str(error).split())}: change "
+        "teacher.system_prompt, teacher.chat_template_kwargs or the prompts' roles"
+    )
 
 
 def describe_prompts(prompts: PromptSet) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from datetime import date
 from itertools import chain, islice
@@ -99,14 +100,17 @@ def _quiet_datasets() -> Iterator[None]:
     """No progress bars and notices from datasets; what fails still raises."""
     import datasets
 
-    level = datasets.logging.get_verbosity()
+    hub = logging.getLogger("huggingface_hub")
+    level, hub_level = datasets.logging.get_verbosity(), hub.level
     shown = datasets.are_progress_bars_disabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    hub.setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
     try:
         yield
     finally:
         datasets.logging.set_verbosity(level)
+        hub.setLevel(hub_level)
         if not shown:
             datasets.enable_progress_bars()
 

@@ -122,6 +122,8 @@ def evaluate(plan: StudentPlan) -> None:
     Raises:
         StudentError: the student is not trained yet, or nothing is held out.
     """
+    import torch
+
     from distill_data.student.evaluation import evaluate_student
     from distill_data.student.model import load_saved_student, load_student
 
@@ -133,10 +135,11 @@ def evaluate(plan: StudentPlan) -> None:
         )
     labels = plan.corpus.table("soft_labels", "validation")
     settings, max_length = plan.student.evaluate, plan.student.train.max_length
+    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
     untrained = load_student(plan.student, _teacher_tokenizer(plan))
-    before = evaluate_student(untrained, labels, settings, max_length)
+    before = evaluate_student(untrained.to(device), labels, settings, max_length)
     trained = load_saved_student(plan.folder, trust_remote_code=plan.student.trust_remote_code)
-    after = evaluate_student(trained, labels, settings, max_length)
+    after = evaluate_student(trained.to(device), labels, settings, max_length)
     measured = {"corpus": plan.corpus.reference, "before": asdict(before), "after": asdict(after)}
     place((json.dumps(measured, indent=2) + "\n").encode(), plan.evaluation_file)
 

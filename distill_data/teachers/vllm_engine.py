@@ -26,13 +26,16 @@ class VllmTeacher:
 
     def __init__(self, folder: Path, teacher: config.Teacher) -> None:
         on_cpu = not _has_gpu()
+        eager = on_cpu if teacher.engine.enforce_eager is None else teacher.engine.enforce_eager
         if on_cpu:
-            _configure_cpu(teacher.engine)
+            _configure_cpu(teacher.engine, eager)
         from vllm import EngineArgs, SamplingParams
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        arguments = _engine_arguments(folder, teacher, on_cpu)
+        arguments = _engine_arguments(folder, teacher, eager)
+        if on_cpu:
+            arguments.setdefault("block_size", 32)
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         model = self._engine.model_config
         self.tokenizer = self._engine.get_tokenizer()
@@ -95,13 +98,15 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _configure_cpu(engine: config.Engine) -> None:
-    """VLLM reads these when it is imported."""
+def _configure_cpu(engine: config.Engine, eager: bool) -> None:
+    """Set what vLLM and PyTorch read when they are imported."""
+    if eager:  # vLLM compiles a few helpers even then, which needs a C++ compiler and gains nothing measurable
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
 
 
-def _engine_arguments(folder: Path, teacher: config.Teacher, on_cpu: bool) -> dict[str, Any]:
+def _engine_arguments(folder: Path, teacher: config.Teacher, eager: bool) -> dict[str, Any]:
     engine = teacher.engine
     arguments: dict[str, Any] = {
         "model": str(folder),
@@ -113,7 +118,7 @@ def _engine_arguments(folder: Path, teacher: config.Teacher, on_cpu: bool) -> di
         "max_num_seqs": engine.max_num_seqs,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "gpu_memory_utilization": engine.gpu_memory_utilization,
-        "enforce_eager": on_cpu if engine.enforce_eager is None else engine.enforce_eager,
+        "enforce_eager": eager,
         "logprobs_mode": "raw_logprobs",
         "max_logprobs": teacher.soft_labels.max_support,
         "hf_overrides": {"head_dtype": "float32"},
@@ -121,8 +126,6 @@ def _engine_arguments(folder: Path, teacher: config.Teacher, on_cpu: bool) -> di
         "disable_log_stats": True,
         "seed": 0,
     }
-    if on_cpu:
-        arguments["block_size"] = 32
     return arguments | engine.options
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from distill_data.errors import InputError
 from distill_data.identity import canonical_json
 from distill_data.prompts.reasoning_gym import create_task
 from distill_data.reasoning import final_answer
 from distill_data.records import Prompt
+from distill_data.verify.exact import ExactVerifier
 
 
 class ReasoningGymVerifier:
@@ -18,23 +18,21 @@ class ReasoningGymVerifier:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Any] = {}
+        self._exact = ExactVerifier()
 
     def score(self, answer: str, prompt: Prompt) -> float:
         """The best score of the whole answer and of the final answer found in it, 0 to 1.
 
         A task's scorer wants the bare answer and gives a sentence around it part of the score, while tasks
-        whose answer is a grid or a list want the whole text: so both are tried.
+        whose answer is a grid or a list want the whole text: so both are tried. A prompt of another source has no
+        task and is compared with its reference as `exact` does.
 
         Raises:
-            InputError: the prompt comes from no reasoning_gym source.
             Exception: whatever the scorer raised, where it could score neither.
         """
         metadata = prompt.metadata
-        if "task" not in metadata or "entry" not in metadata:
-            raise InputError(
-                f"prompt {prompt.prompt_id} of source {prompt.source!r} was not made by reasoning_gym: "
-                "use verifier: exact"
-            )
+        if "task" not in metadata:
+            return self._exact.score(answer, prompt)
         task = self._task(metadata)
         entry = metadata["entry"] | {"question": prompt.messages[-1]["content"]}
         scores: list[float] = []

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distill_data.config import Config, FromConfig, load_config
+from distill_data.config import EXECUTION_OPTIONS, Config, FromConfig, load_config
 from distill_data.errors import ConfigError
 
 MINIMAL = """
@@ -118,7 +118,8 @@ def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expect
          "teacher.reasoning.answer_pattern: '(' is no regular expression: missing ), unterminated subpattern at "
          "position 0"),
         ("teacher.engine.options.dtype=float16",
-         "teacher.engine.options: dtype would change what the teacher says: set it under teacher:"),
+         "teacher.engine.options: dtype may change what the teacher says, or is set elsewhere under teacher:; allowed "
+         f"here: {', '.join(sorted(EXECUTION_OPTIONS))}"),
         ("teacher.chat_template_kwargs.today=2026-01-02",
          "teacher.chat_template_kwargs: today is a date, which has no canonical form: use text, numbers, true, "
          "false, lists"),
@@ -147,9 +148,6 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
          "keep.passed_only is true and there is no judge: add a judge: section"),
         (["judge.verifier=exact", "prompts.0={source: dataset, path: d/x.csv, prompt: q}"],
          "source 'x' has no reference: column for the judge to compare with"),
-        (["judge.verifier=reasoning_gym", "prompts.0={source: dataset, path: x.csv, prompt: q, reference: r}"],
-         "judge.verifier is reasoning_gym and source 'x' is 'dataset': use judge.verifier: exact, or only "
-         "reasoning_gym sources"),
         (["prompts.0={source: dataset, path: x.csv}"],
          "prompts.0: needs exactly one of prompt: (a text column) and messages: (a chat column), got prompt=None "
          "and messages=None"),
@@ -248,3 +246,17 @@ def test_a_config_is_frozen_and_survives_json(tmp_path: Path) -> None:
         config.name = "other"  # type: ignore[misc]
     dumped: dict[str, Any] = config.model_dump(mode="json")
     assert Config.model_validate(dumped) == config
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('system_prompt: End with a line "Answer: <value>".', 'End with a line "Answer: <value>".'),
+        ("system_prompt: It's simple: count: up  # a comment", "It's simple: count: up"),
+        ("system_prompt: 'Quoted: text'", "Quoted: text"),
+    ],
+)
+def test_an_unquoted_text_with_a_colon_is_the_text_it_is(tmp_path: Path, line: str, expected: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(MINIMAL.replace("{model: org/name}", f"\n  model: org/name\n  {line}\n"), encoding="utf-8")
+    assert load_config(file).teacher.system_prompt == expected

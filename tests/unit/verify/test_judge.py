@@ -72,13 +72,19 @@ def test_scorer_is_built_with_the_options_that_it_reads() -> None:
 
 def test_one_raising_row_never_stops_the_others() -> None:
     verdicts = judge_answers(
-        make_verifier(Judge(verifier="reasoning_gym")), ["1", "2"], [ask("1"), *stored("chain_sum", 1)], 1.0
+        make_verifier(Judge(verifier="reasoning_gym")), ["1", "2"], [ask(None), *stored("chain_sum", 1)], 1.0
     )
     assert np.isnan(verdicts.score[0])
     assert verdicts.score[1] == 0.0
     assert verdicts.passed.tolist() == [False, False]
-    assert "was not made by reasoning_gym: use verifier: exact" in (verdicts.error[0] or "")
+    assert "reference" in (verdicts.error[0] or "")
     assert verdicts.error[1] is None
+
+
+def test_a_prompt_of_another_source_is_compared_as_exact_does() -> None:
+    verifier = make_verifier(Judge(verifier="reasoning_gym"))
+    verdicts = judge_answers(verifier, ["so the answer is 7.", "8"], [ask("7")] * 2, 1.0)
+    assert verdicts.passed.tolist() == [True, False]
 
 
 def test_pass_score_is_compared_before_rounding() -> None:

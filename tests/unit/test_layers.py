@@ -1,0 +1,87 @@
+"""Imports point inward: a module imports only what stands above it in ORDER."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ORDER = [
+    "errors", "identity", "config", "reference", "records", "soft_labels", "reasoning", "file_hash", "gguf", "models",
+    "prompts", "planning", "parquet", "trace_store", "teachers", "verify", "filters", "corpus", "student", "build",
+    "estimate", "doctor", "report", "progress", "cli",
+]  # fmt: skip
+# A corpus hands out a reader for training; it is imported only when asked for.
+EXCEPTIONS = {("corpus/read.py", "student")}
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "vllm",
+    "reasoning_gym",
+    "huggingface_hub",
+    "prefect",
+    "accelerate",
+    "ray",
+}
+ROOT = Path(__file__).parents[2]
+LIBRARY = sorted((ROOT / "distill_data").rglob("*.py"))
+FLOWS = sorted((ROOT / "flows").rglob("*.py"))
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def imports(file: Path, anywhere: bool = True) -> Iterator[str]:
+    """Dotted names that a file imports; without `anywhere`, only those that run when it is imported."""
+    pending: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        typing_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or typing_only
+        if anywhere or not deferred:
+            pending.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=name_of)
+def test_imports_point_inward(file: Path) -> None:
+    inside = file.relative_to(ROOT / "distill_data")
+    own = inside.parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    for name in imports(file):
+        parts = name.split(".")
+        if parts[0] != "distill_data" or parts[1] == own or (inside.as_posix(), parts[1]) in EXCEPTIONS:
+            continue
+        assert ORDER.index(parts[1]) < ORDER.index(own), f"{file.name} imports {name}"
+
+
+def test_the_order_names_every_module() -> None:
+    there = {file.relative_to(ROOT / "distill_data").parts[0].removesuffix(".py") for file in LIBRARY}
+    assert there - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize(("package", "only"), [("vllm", "distill_data/teachers/vllm_engine.py"), ("prefect", "flows/")])
+def test_one_place_imports(package: str, only: str) -> None:
+    users = {name_of(file) for file in [*LIBRARY, *FLOWS] if package in {name.split(".")[0] for name in imports(file)}}
+    assert users
+    assert all(user.startswith(only) for user in users), users
+
+
+def test_only_the_command_line_knows_the_flows() -> None:
+    users = {name_of(file) for file in LIBRARY if "flows" in {name.split(".")[0] for name in imports(file)}}
+    assert users == {"distill_data/cli.py"}
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=name_of)
+def test_heavy_imports_wait_until_they_are_needed(file: Path) -> None:
+    allowed = {"torch", "transformers", "accelerate"} if file.parent.name == "student" else set()
+    assert {name.split(".")[0] for name in imports(file, anywhere=False)} & HEAVY <= allowed
