@@ -24,7 +24,7 @@ endef
 
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/pip install -qq --disable-pip-version-check uv
 
 .venv/installed-$(EXTRA): .venv/bin/uv pyproject.toml requirements/cpu-overrides.txt requirements/constraints.txt
 	@echo "installing distill-data with its $(EXTRA) teacher into .venv"

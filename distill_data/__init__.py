@@ -5,7 +5,8 @@ The modules in reading order, low to high; a module imports only what stands abo
 
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds
-config         the config tree, and how YAML and `--set` become one
+config         the config tree: every key, its type, default and meaning
+config_file    how YAML and `--set` become a config
 reference      README's configuration reference, made from the config classes
 records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are stored in
 soft_labels    select, pack and unpack a token's distribution; its tail
@@ -40,7 +41,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distill_data.config import Config, load_config
+    from distill_data.config import Config
+    from distill_data.config_file import load_config
     from distill_data.corpus.read import Corpus, open_corpus
     from distill_data.errors import (
         ConfigError,
@@ -72,7 +74,7 @@ __version__ = version("distill-data")
 
 _MODULES = {
     "Config": "distill_data.config",
-    "load_config": "distill_data.config",
+    "load_config": "distill_data.config_file",
     "Corpus": "distill_data.corpus.read",
     "open_corpus": "distill_data.corpus.read",
 }

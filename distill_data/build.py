@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_data import config
-from distill_data.corpus.assemble import Assembly, assemble
+from distill_data.corpus.assemble import Assembly, AssemblyProgress, assemble
 from distill_data.corpus.digest import corpus_digest
 from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.versions import version_folder, version_with_digest
@@ -119,7 +119,7 @@ def generate_missing(
     return TeacherPool(job, shards, on_progress, verbose).run()
 
 
-def assemble_version(build: BuildPlan, on_progress: Callable[[int, int], None]) -> tuple[Manifest, bool]:
+def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress], None]) -> tuple[Manifest, bool]:
     """The version that these inputs and traces give, and whether it was made just now.
 
     Raises:

@@ -43,7 +43,7 @@ Root = Annotated[str, typer.Option(envvar="DISTILL_DATA_ROOT", help="Folder that
 @app.command()
 def run(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Build the corpus, train the student, evaluate it: whatever the config asks for."""
-    from distill_data.config import load_config
+    from distill_data.config_file import load_config
 
     settings = load_config(config, set_)
     _prepare(verbose)
@@ -60,7 +60,7 @@ def run(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = Fa
 def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
     """Show the resolved config, what is missing, and what it will cost; starts no engine."""
     from distill_data.build import plan_build
-    from distill_data.config import load_config
+    from distill_data.config_file import load_config
     from distill_data.prompts import load_prompts
     from distill_data.report import describe_plan, plan_summary
 
@@ -74,7 +74,7 @@ def build(
     config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False, verbose: Verbose = False
 ) -> None:
     """Bring the corpus up to date: prompts to a new version, if anything is new."""
-    from distill_data.config import load_config
+    from distill_data.config_file import load_config
 
     settings = load_config(config, set_)
     _prepare(verbose)
@@ -127,7 +127,7 @@ def evaluate(
 @app.command()
 def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
     """Check config, prompts, model, template, student and disk before any engine starts."""
-    from distill_data.config import load_config
+    from distill_data.config_file import load_config
     from distill_data.doctor import examine
     from distill_data.report import checks_summary
 
@@ -173,7 +173,7 @@ def corpus_verify(reference: Reference, root: Root = "./data", as_json: AsJson =
 
 
 def _with_student(config: Path, overrides: list[str]) -> Any:
-    from distill_data.config import load_config
+    from distill_data.config_file import load_config
     from distill_data.errors import ConfigError
 
     settings = load_config(config, overrides)

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from distill_data.build import BuildPlan, assemble_version, generate_missing, plan_build
 from distill_data.config import Config
+from distill_data.corpus.assemble import AssemblyProgress
 from distill_data.corpus.manifest import Manifest
 from distill_data.doctor import require_ready
 from distill_data.progress import display
@@ -51,7 +52,13 @@ def generate_task(plan: BuildPlan, verbose: bool) -> GenerationReport:
 @task(name="assemble", cache_policy=NO_CACHE)
 def assemble_task(plan: BuildPlan) -> tuple[Manifest, bool]:
     """Judge, filter and write a version, unless it exists."""
-    return assemble_version(plan, lambda done, total: display().update("assemble", done, total))
+    return assemble_version(plan, show_assembly)
+
+
+def show_assembly(progress: AssemblyProgress) -> None:
+    """Show where judging and writing are."""
+    figures = "" if progress.pass_rate is None else f"pass rate {progress.pass_rate:.0%}"
+    display().update(progress.stage, progress.done, progress.total, figures)
 
 
 class ShownProgress:

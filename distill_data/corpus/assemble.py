@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
 from distill_data.corpus.card import write_card
-from distill_data.corpus.decide import Assembly, Progress, decide, is_held_out
+from distill_data.corpus.decide import Assembly, AssemblyProgress, Progress, decide, is_held_out
 from distill_data.corpus.families import write_families
 from distill_data.corpus.manifest import Manifest, PromptFacts, read_manifest, write_manifest
 from distill_data.corpus.provenance import git_revision, package_versions
@@ -35,15 +35,13 @@ from distill_data.filters import DROP_REASONS
 from distill_data.parquet import sync_folder
 from distill_data.records import SCHEMA_VERSION
 
-__all__ = ["Assembly", "assemble"]
+__all__ = ["Assembly", "AssemblyProgress", "assemble"]
 
 _LOCK_SECONDS = 600
 
 
 def assemble(job: Assembly, on_progress: Progress) -> Manifest:
     """Write a new version and return its manifest; return the old one where a version has this digest.
-
-    `on_progress` is told steps done and steps in all: every trace is decided once and written once.
 
     Raises:
         CorpusError: nothing is left to keep, or the folder cannot be written.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +25,22 @@ from distill_data.records import table_to_prompts
 from distill_data.trace_store import TraceStore
 from distill_data.verify import judge_answers, make_verifier
 
-Progress = Callable[[int, int], None]  # steps done, steps in all: every trace is decided once and written once
-
 _LIGHT_COLUMNS = ["completion", "prompt_suffix", "finish_reason", "error", "error_detail"]
 _SLICE_ROWS = 4096
 _SLICE_TOKENS = 500_000  # 40 MB of soft labels at 12 kept tokens a position; a few copies are alive at once
+
+
+@dataclass(frozen=True)
+class AssemblyProgress:
+    """How far a version is: every trace is judged once, then written once; `pass_rate` is of those judged so far."""
+
+    stage: Literal["judge", "write"]
+    done: int
+    total: int
+    pass_rate: float | None = None
+
+
+Progress = Callable[[AssemblyProgress], None]
 
 
 @dataclass(frozen=True)
@@ -83,9 +94,12 @@ def decide(job: Assembly, on_progress: Progress) -> pa.Table:
     """
     judge = _judge(job)
     pieces = [judge(job.finished.slice(0, 0))]
+    passed = judged = 0
     for part in slices(job.finished["completion_tokens"].to_numpy()):
         pieces.append(judge(rows_of(job.finished, part)))
-        on_progress(part.stop, 2 * len(job.finished))
+        verdicts = pieces[-1]["passed"].drop_null()
+        passed, judged = passed + (pc.sum(verdicts).as_py() or 0), judged + len(verdicts)
+        on_progress(AssemblyProgress("judge", part.stop, len(job.finished), passed / judged if judged else None))
     return pa.concat_tables(pieces)
 
 

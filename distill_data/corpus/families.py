@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from distill_data.corpus.decide import Assembly, Progress, rows_of, slices
+from distill_data.corpus.decide import Assembly, AssemblyProgress, Progress, rows_of, slices
 from distill_data.corpus.manifest import FileFacts
 from distill_data.corpus.rows import as_traces, dropped_prompt_rows, soft_label_rows, trace_rows
 from distill_data.corpus.statistics import LabelTally, tally
@@ -28,16 +28,16 @@ def write_families(
         splits: rows of `decide`'s table for train, validation and rejected; an empty validation has no files.
         on_progress: told after every file.
     """
-    done = total = len(job.finished)
+    done, total = 0, len(job.finished)
     labels = LabelTally()
     for split in ("train", "validation"):
         for number, files, rows in _cut(splits[split], job.config.storage.rows_per_file):
             paths = [folder / family / _file_name(split, number, files) for family in ("traces", "soft_labels")]
             labels += _write_pair(job, paths, rows)
             done += len(rows)
-            on_progress(done, 2 * total)
+            on_progress(AssemblyProgress("write", done, total))
     _write_rejected(job, folder, splits["rejected"])
-    on_progress(2 * total, 2 * total)
+    on_progress(AssemblyProgress("write", total, total))
     written = sorted(folder.rglob("*.parquet"))
     for parent in sorted({path.parent for path in written}):
         sync_folder(parent)

@@ -13,7 +13,7 @@ import yaml
 
 from distill_data import cli, doctor
 from distill_data.build import assemble_version, generate_missing
-from distill_data.config import load_config
+from distill_data.config_file import load_config
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
 from tests.tiny_model import make_tiny_model
 

@@ -28,5 +28,5 @@ def quickstart_corpus(make_job: MakeJob, tmp_path: Path) -> Path:  # noqa: F811
     """A folder whose `data` holds a small corpus named `quickstart`."""
     job = make_job(root=tmp_path / "data", judge={"verifier": "exact"}, keep={"passed_only": True})
     named = job.config.model_copy(update={"name": "quickstart"})
-    assemble(type(job)(**{**vars(job), "config": named}), lambda done, total: None)
+    assemble(type(job)(**{**vars(job), "config": named}), lambda progress: None)
     return tmp_path

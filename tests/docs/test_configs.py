@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill_data.config import load_config
+from distill_data.config_file import load_config
 from tests.docs.conftest import PROJECT, blocks
 
 CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))

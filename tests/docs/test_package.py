@@ -22,7 +22,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_public_names_come_from_their_modules() -> None:
-    from distill_data.config import load_config
+    from distill_data.config_file import load_config
     from distill_data.corpus.read import open_corpus
 
     assert distill_data.load_config is load_config

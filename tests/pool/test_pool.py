@@ -123,7 +123,7 @@ def test_a_killed_worker_is_named_and_costs_only_what_was_not_committed(
 SCRIPT = """
 import sys
 from distill_data.build import generate_missing
-from distill_data.config import load_config
+from distill_data.config_file import load_config
 from tests.pool.replay_job import plan
 generate_missing(plan(load_config(sys.argv[1])), lambda _: None)
 """

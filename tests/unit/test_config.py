@@ -7,7 +7,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distill_data.config import EXECUTION_OPTIONS, Config, FromConfig, load_config
+from distill_data.config import EXECUTION_OPTIONS, Config, FromConfig
+from distill_data.config_file import load_config
 from distill_data.errors import ConfigError
 
 MINIMAL = """

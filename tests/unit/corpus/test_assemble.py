@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill_data.corpus import assemble as assemble_module
-from distill_data.corpus.assemble import Assembly, assemble
+from distill_data.corpus.assemble import Assembly, AssemblyProgress, assemble
 from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.corpus.versions import list_versions
@@ -29,7 +29,7 @@ MakeJob = Callable[..., Assembly]
 JUDGED = {"judge": {"verifier": "exact"}, "keep": {"passed_only": True}}
 
 
-def quiet(done: int, total: int) -> None:
+def quiet(progress: AssemblyProgress) -> None:
     pass
 
 
@@ -242,13 +242,13 @@ def test_a_failed_write_leaves_no_version(make_job: MakeJob, tmp_path: Path, mon
 def test_a_reader_never_sees_a_version_that_is_being_written(make_job: MakeJob, tmp_path: Path) -> None:
     seen: list[tuple[int, list[int], int]] = []
 
-    def look(done: int, total: int) -> None:
+    def look(progress: AssemblyProgress) -> None:
         staged = len(list((tmp_path / "corpora" / "sums").glob(".staging-*/traces/*.parquet")))
-        seen.append((done, list_versions(tmp_path, "sums"), staged))
+        seen.append((progress.done, list_versions(tmp_path, "sums"), staged))
 
     assemble(make_job(), look)
     assert all(versions == [] for _, versions, _ in seen)
-    assert seen[-1][0] == 80 and seen[-1][2] == 2  # 40 traces, decided and written
+    assert seen[-1][0] == 40 and seen[-1][2] == 2
 
 
 def test_a_lost_race_takes_the_next_number(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_builders_of_one_corpus_take_turns(make_job: MakeJob, tmp_path: Path, mo
     monkeypatch.setattr(assemble_module, "_LOCK_SECONDS", 0.1)
     errors: list[str] = []
 
-    def build_meanwhile(done: int, total: int) -> None:
+    def build_meanwhile(progress: AssemblyProgress) -> None:
         with pytest.raises(CorpusError) as caught:
             assemble(make_job(), quiet)
         errors.append(str(caught.value))
@@ -288,8 +288,8 @@ import os, signal, sys
 import pickle
 from distill_data.corpus.assemble import assemble
 
-def die(done, total):
-    if done > total // 2:
+def die(progress):
+    if progress.stage == "write":
         os.kill(os.getpid(), signal.SIGKILL)
 
 assemble(pickle.loads(sys.stdin.buffer.read()), die)

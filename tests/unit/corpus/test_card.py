@@ -19,7 +19,7 @@ MakeJob = Callable[..., Assembly]
 @pytest.fixture
 def corpus(make_job: MakeJob, tmp_path: Path) -> Corpus:
     sections = {"judge": {"verifier": "exact"}, "keep": {"passed_only": True}}
-    assemble(make_job(**sections), lambda done, total: None)
+    assemble(make_job(**sections), lambda progress: None)
     return open_corpus("sums", tmp_path)
 
 
@@ -40,7 +40,7 @@ def test_the_header_is_yaml_with_both_configs(corpus: Corpus) -> None:
 
 
 def test_a_name_that_yaml_reads_as_a_number_stays_text(make_job: MakeJob, tmp_path: Path) -> None:
-    assemble(make_job(name="1.0"), lambda done, total: None)
+    assemble(make_job(name="1.0"), lambda progress: None)
     text = card(open_corpus("1.0", tmp_path))
     assert yaml.safe_load(text.split("---\n")[1])["pretty_name"] == "1.0"
 

@@ -21,7 +21,7 @@ HELD_OUT = "validation-00000-of-00001.parquet"
 
 @pytest.fixture
 def corpus(make_job: MakeJob, tmp_path: Path) -> Corpus:
-    assemble(make_job(validation={"fraction": 0.3}), lambda done, total: None)
+    assemble(make_job(validation={"fraction": 0.3}), lambda progress: None)
     return open_corpus("sums", tmp_path)
 
 

@@ -18,7 +18,7 @@ MakeJob = Callable[..., Assembly]
 
 @pytest.fixture
 def corpus(make_job: MakeJob, tmp_path: Path) -> Corpus:
-    assemble(make_job(storage={"rows_per_file": 10}), lambda done, total: None)
+    assemble(make_job(storage={"rows_per_file": 10}), lambda progress: None)
     return open_corpus("sums@v1", tmp_path)
 
 

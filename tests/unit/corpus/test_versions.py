@@ -73,6 +73,6 @@ def test_what_is_missing_lists_what_is_there(tmp_path: Path) -> None:
 def test_the_latest_version_with_a_digest_is_found(make_job: MakeJob, tmp_path: Path) -> None:
     jobs = [make_job(), make_job(filters={"truncated": False})]
     for job in jobs:
-        assemble(job, lambda done, total: None)
+        assemble(job, lambda progress: None)
     assert [version_with_digest(tmp_path, "sums", job.digest) for job in jobs] == [1, 2]
     assert version_with_digest(tmp_path, "sums", "0" * 64) is None

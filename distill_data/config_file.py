@@ -1,0 +1,175 @@
+"""Read a config: YAML and `--set` overrides in, a checked `Config` or one clear line out."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from distill_data.config import Config, DatasetPrompts, FromConfig, ReasoningGymPrompts, Section
+from distill_data.errors import ConfigError
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses the same key twice instead of keeping the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"line {node.start_mark.line + 1}: key {key!r} is given twice: remove one")
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads 1e-3 as text; people write it as a number.
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a YAML config and apply `key.path=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not fit; every problem is one line.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"config {file} does not exist: give the path of a YAML file")
+    try:
+        tree = _parse_yaml(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {file} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ConfigError as error:
+        raise ConfigError(f"config {file}, {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config {file} holds no mapping: start it with name:, prompts: and teacher:")
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors() if _is_meant(problem))
+        raise ConfigError(f"config {file}: {problems}") from None
+
+
+# `key: text: more text` on one line, which YAML refuses and which can mean only one thing.
+_UNQUOTED_TEXT = re.compile(r"(\s*(?:- )?[\w.-]+: +)([^\s'\"\[{|>&*!#%@`].*?)(\s+#.*)?")
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML; an unquoted text with a colon in it, as system prompts have, is taken as the text it is."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.MarkedYAMLError as error:
+        if error.problem != "mapping values are not allowed here" or error.problem_mark is None:
+            raise
+        lines = text.splitlines()
+        number = error.problem_mark.line
+        line = _UNQUOTED_TEXT.fullmatch(lines[number])
+        if line is None:
+            raise
+        quoted = line[2].replace("'", "''")
+        lines[number] = f"{line[1]}'{quoted}'{line[3] or ''}"
+        return _parse_yaml("\n".join(lines))
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value` in a parsed YAML tree, making sections on the way; digits index lists."""
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise ConfigError(f"--set {override!r} is not of the form key.path=value")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value: quote it") from None
+    except ConfigError as error:
+        raise ConfigError(f"--set {override!r}, {error}") from None
+    *parents, last = path.split(".")
+    node: Any = tree
+    for key in parents:
+        if isinstance(node, list):
+            node = node[_list_index(node, key, override)]
+        elif isinstance(node, dict):
+            if not isinstance(node.get(key), dict | list):
+                node[key] = {}
+            node = node[key]
+    if isinstance(node, list):
+        node[_list_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _list_index(node: list[Any], key: str, override: str) -> int:
+    if not key.isdigit() or int(key) >= len(node):
+        raise ConfigError(f"--set {override!r}: {key!r} is no index of a list of {len(node)}: count from 0")
+    return int(key)
+
+
+def _is_meant(problem: Any) -> bool:
+    """Of the two kinds of student.model, text and from_config, only the one that the value looks like is explained."""
+    kind = "str" if isinstance(problem["input"], dict) else "FromConfig"
+    return not (problem["type"] in ("string_type", "model_type") and problem["loc"][-1] == kind)
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic problem as one phrase that names the place, the value and what would do."""
+    place, kind, value = _place(problem), problem["type"], problem["input"]
+    match kind:
+        case "extra_forbidden":
+            return f"unknown key {place}{_nearest_key(problem['loc'])}"
+        case "missing":
+            return f"{place} is missing"
+        case "value_error":
+            message = problem["msg"].removeprefix("Value error, ")
+            return f"{place}: {message}" if place else message
+        case "union_tag_not_found":
+            return f"{place}.source is missing: use 'reasoning_gym' or 'dataset'"
+        case "union_tag_invalid":
+            return f"{place}.source is {value['source']!r}: use 'reasoning_gym' or 'dataset'"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{place} is {value!r}: write keys and values there"
+    return f"{place} is {value!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _place(problem: Any) -> str:
+    """Where a problem is, as `--set` would say it; pydantic also names the kinds of a union on the way."""
+    *parents, last = problem["loc"] or [""]
+    kinds = ("reasoning_gym", "dataset", "FromConfig", "str")
+    parts = [part for part in parents if part not in kinds]
+    if problem["type"] == "extra_forbidden" or last not in kinds:
+        parts.append(last)
+    return ".".join(str(part) for part in parts)
+
+
+def _nearest_key(location: tuple[int | str, ...]) -> str:
+    """` (did you mean X?)` for an unknown key, looked up among the names of its section."""
+    section: Any = Config
+    for part in location[:-1]:
+        section = _section_at(section, part)
+        if section is None:
+            return ""
+    names = list(section.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else f" (known keys: {', '.join(names)})"
+
+
+def _section_at(section: Any, part: int | str) -> Any:
+    """The section class under one step of a problem's location; None where there is none."""
+    by_source = {"reasoning_gym": ReasoningGymPrompts, "dataset": DatasetPrompts, "FromConfig": FromConfig}
+    if part in by_source:
+        return by_source[str(part)]
+    if isinstance(part, int):
+        return section
+    field = getattr(section, "model_fields", {}).get(part)
+    if field is None:
+        return None
+    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    sections = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)]
+    return sections[0] if sections else section
