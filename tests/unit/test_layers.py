@@ -10,7 +10,8 @@ import pytest
 
 ORDER = [
     "errors", "identity", "config", "config_file", "reference", "records", "soft_labels", "reasoning", "file_hash",
-    "gguf", "models", "prompts", "planning", "parquet", "trace_store", "teachers", "verify", "filters", "corpus", "student", "build",
+    "gguf", "models", "prompts", "planning", "parquet", "trace_store", "teachers", "verify", "filters", "corpus",
+    "student", "build",
     "estimate", "doctor", "report", "progress", "cli",
 ]  # fmt: skip
 # A corpus hands out a reader for training; it is imported only when asked for.
