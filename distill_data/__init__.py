@@ -27,6 +27,7 @@ build          a build, step by step
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs
+interrupt      Ctrl-C: commit, then leave
 report         what a finished command tells a person
 cli            the command line
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from distill_data.prompts import PromptSet, save_prompts
 from distill_data.teachers.messages import WorkerJob
 from distill_data.teachers.pool import NOTHING_GENERATED, GenerationProgress, GenerationReport, TeacherPool
 from distill_data.trace_store import TraceStore
+from distill_data.verify import require_safe_scorer
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,19 @@ def teacher_ingredients(teacher: config.Teacher, source: ModelSource) -> dict[st
 
 
 def plan_build(settings: config.Config, prompts: PromptSet) -> BuildPlan:
-    """Find the teacher's id and what its trace store lacks. Starts nothing."""
+    """Find the teacher's id and what its trace store lacks. Starts nothing.
+
+    A branch of a hub model is pinned to the commit that the id is made of: a push during a long build changes nothing.
+    """
+    if settings.judge is not None and settings.judge.verifier == "reasoning_gym":
+        for prompt_source in settings.prompts:
+            if isinstance(prompt_source, config.ReasoningGymPrompts):
+                require_safe_scorer(prompt_source)
     source = resolve_model(settings.teacher.model, settings.teacher.revision)
     ingredients = teacher_ingredients(settings.teacher, source)
+    source = replace(source, revision=ingredients["model"].get("commit", source.revision))
     store = TraceStore(settings.root, teacher_id(ingredients))
-    plan = make_plan(
-        prompts.table["prompt_id"],
-        settings.teacher.sampling.samples,
-        store.index(),
-        settings.teacher.engine.max_model_len,
-    )
-    return BuildPlan(settings, prompts, source, ingredients, store, plan)
+    return BuildPlan(settings, prompts, source, ingredients, store, _plan(settings, prompts, store))
 
 
 def generate_missing(
@@ -125,7 +128,7 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
     Raises:
         TeacherError: traces are still missing.
     """
-    done = plan_build(build.config, build.prompts)
+    done = replace(build, plan=_plan(build.config, build.prompts, build.store))
     if len(done.plan.missing):
         raise TeacherError(
             f"{len(done.plan.missing)} of {done.plan.wanted} traces are still missing: run the same command again"
@@ -143,6 +146,11 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
         digest=digest_of(done),
     )
     return assemble(job, on_progress), True
+
+
+def _plan(settings: config.Config, prompts: PromptSet, store: TraceStore) -> Plan:
+    teacher = settings.teacher
+    return make_plan(prompts.table["prompt_id"], teacher.sampling.samples, store.index(), teacher.engine.max_model_len)
 
 
 def digest_of(build: BuildPlan) -> str:

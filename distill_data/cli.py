@@ -103,7 +103,7 @@ def train(
     from flows.train import train_student
 
     with shown_on_stderr():
-        report = train_student(settings, corpus or settings.name, verbose)
+        report = train_student(settings, corpus or settings.name)
     _print(report, as_json, student_summary)
 
 
@@ -183,7 +183,10 @@ def _with_student(config: Path, overrides: list[str]) -> Any:
 
 
 def _prepare(verbose: bool) -> None:
-    """Keep libraries quiet; set before they are imported."""
+    """Leave well on Ctrl-C, and keep libraries quiet; set before they are imported."""
+    from distill_data.interrupt import leave_on_interrupt
+
+    leave_on_interrupt(_interrupted)
     if verbose:
         return
     import warnings
@@ -225,9 +228,24 @@ def main() -> None:
             error.show()
             sys.exit(2)
         status = _fail(f"{error.format_message().rstrip('.')}: see `distill-data --help`", "UsageError", 2)
+    except Exception as error:
+        if "--verbose" in sys.argv or "-v" in sys.argv:
+            raise
+        what = " ".join(str(error).split())[:500]
+        status = _fail(
+            f"{type(error).__name__}: {what}: run again with --verbose to see where", type(error).__name__, 1
+        )
     if status == INTERRUPTED:
-        status = _fail("interrupted: what was finished is kept; run the same command to continue", "Interrupted", 1)
+        status = _interrupted()
     sys.exit(status)
+
+
+def _interrupted() -> int:
+    from rich.console import Console
+
+    Console(stderr=True).show_cursor()  # a live display hides it
+    message = "interrupted: what was finished is kept; run the same command to continue"
+    return _fail(message, "Interrupted", 1)
 
 
 def _fail(message: str, kind: str, status: int) -> int:
@@ -235,6 +253,7 @@ def _fail(message: str, kind: str, status: int) -> int:
     if "--json" in sys.argv:
         print(json.dumps({"error": message, "kind": kind}, ensure_ascii=False))
     print(f"error: {message}", file=sys.stderr)
+    sys.stdout.flush()
     return status
 
 

@@ -31,7 +31,6 @@ EXECUTION_OPTIONS = {
     "async_scheduling", "block_size", "cpu_offload_gb", "data_parallel_size", "disable_custom_all_reduce",
     "distributed_executor_backend", "enable_chunked_prefill", "enable_expert_parallel", "enable_prefix_caching",
     "kv_cache_memory_bytes", "max_num_batched_tokens", "max_parallel_loading_workers", "pipeline_parallel_size",
-    "swap_space",
 }  # fmt: skip
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -185,7 +184,8 @@ class Engine(Section):
     """How the teacher is run: never part of an id, so it may differ from machine to machine."""
 
     max_model_len: PositiveInt | None = None
-    """Context length in tokens, prompt and completion together; the model's own when left out."""
+    """Context length in tokens, prompt and completion together; the model's own when left out. After raising it, the
+    traces that did not fit are generated again."""
     max_num_seqs: PositiveInt = 64
     """Sequences decoded at once."""
     replicas: PositiveInt = 1
@@ -241,6 +241,14 @@ class Teacher(Section):
     """How thinking is told from the answer."""
     engine: Engine = Engine()
     """How the engine runs; never part of an id."""
+
+    @model_validator(mode="after")
+    def _text_has_no_template(self) -> Teacher:
+        if self.prompt_format == "text" and (self.system_prompt is not None or self.chat_template_kwargs):
+            raise ValueError(
+                "prompt_format is text, which has no template for system_prompt or chat_template_kwargs: leave them out"
+            )
+        return self
 
 
 class Judge(Section):
@@ -419,6 +427,16 @@ class Config(Section):
         labels = [source.label for source in self.prompts]
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"two prompt sources are named {twice[0]!r}: give one of them another name:")
+        return self
+
+    @model_validator(mode="after")
+    def _text_prompts_have_no_roles(self) -> Config:
+        for source in self.prompts:
+            if self.teacher.prompt_format == "text" and isinstance(source, DatasetPrompts) and source.messages:
+                raise ValueError(
+                    f"teacher.prompt_format is text and source {source.label!r} has a chat column, messages: "
+                    f"{source.messages!r}: name a text column with prompt:"
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,16 +13,30 @@ from pydantic import ValidationError
 from distill_data.config import Config, DatasetPrompts, FromConfig, ReasoningGymPrompts, Section
 from distill_data.errors import ConfigError
 
+_MERGE = "tag:yaml.org,2002:merge"
+# What PyYAML raises on a text that is no YAML, on 2024-13-45 as a date, and on thousands of nested brackets.
+_NOT_YAML = (yaml.YAMLError, ValueError, TypeError, RecursionError)
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML that refuses the same key twice instead of keeping the last one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._checked: set[int] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Check the keys as they are written, before `<<` puts those of another mapping among them."""
+        if id(node) not in self._checked:
+            self._checked.add(id(node))
+            self._refuse_same_keys(node)
+        super().flatten_mapping(node)
+
+    def _refuse_same_keys(self, node: yaml.MappingNode) -> None:
+        keys = [self.construct_object(key) for key, _ in node.value if key.tag != _MERGE]
         for key in keys:
             if keys.count(key) > 1:
                 raise ConfigError(f"line {node.start_mark.line + 1}: key {key!r} is given twice: remove one")
-        return super().construct_mapping(node, deep=deep)
 
 
 # YAML 1.1 reads 1e-3 as text; people write it as a number.
@@ -40,12 +54,18 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         ConfigError: the file is missing, is not YAML, or does not fit; every problem is one line.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"config {file} does not exist: give the path of a YAML file")
     try:
-        tree = _parse_yaml(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {file} is not valid YAML: {' '.join(str(error).split())}") from None
+        if not file.is_file():
+            raise ConfigError(f"config {file} does not exist: give the path of a YAML file")
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"config {file} cannot be read ({error.strerror or error}): check its permissions") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {file} is not valid YAML: {error}") from None
+    try:
+        tree = _unshared(_parse_yaml(text))
+    except _NOT_YAML as error:
+        raise ConfigError(f"config {file} is not valid YAML: {_one_line(error)}") from None
     except ConfigError as error:
         raise ConfigError(f"config {file}, {error}") from None
     if not isinstance(tree, dict):
@@ -86,30 +106,42 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     if not separator or not path:
         raise ConfigError(f"--set {override!r} is not of the form key.path=value")
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError:
+        value = _unshared(yaml.load(text, Loader=_UniqueKeyLoader))
+    except _NOT_YAML:
         raise ConfigError(f"--set {override!r}: {text!r} is not a YAML value: quote it") from None
     except ConfigError as error:
         raise ConfigError(f"--set {override!r}, {error}") from None
     *parents, last = path.split(".")
     node: Any = tree
     for key in parents:
-        if isinstance(node, list):
-            node = node[_list_index(node, key, override)]
-        elif isinstance(node, dict):
-            if not isinstance(node.get(key), dict | list):
-                node[key] = {}
-            node = node[key]
-    if isinstance(node, list):
-        node[_list_index(node, last, override)] = value
-    else:
-        node[last] = value
+        if isinstance(node, dict) and not isinstance(node.get(key), dict | list):
+            node[key] = {}
+        node = node[_slot(node, key, override)]
+    node[_slot(node, last, override)] = value
 
 
-def _list_index(node: list[Any], key: str, override: str) -> int:
-    if not key.isdigit() or int(key) >= len(node):
+def _slot(node: Any, key: str, override: str) -> str | int:
+    """Where one step of a path leads in a parsed tree: a key of a section, or an index of a list."""
+    if isinstance(node, dict):
+        return key
+    if not isinstance(node, list):
+        raise ConfigError(f"--set {override!r}: {key!r} is a key inside {node!r}: write keys and values there first")
+    if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(node):
         raise ConfigError(f"--set {override!r}: {key!r} is no index of a list of {len(node)}: count from 0")
     return int(key)
+
+
+def _unshared(tree: Any) -> Any:
+    """A copy in which an anchor's uses are apart, so that setting a key in one changes no other."""
+    if isinstance(tree, dict):
+        return {key: _unshared(value) for key, value in tree.items()}
+    return [_unshared(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply, or holds itself"
+    return " ".join(str(error).split())
 
 
 def _is_meant(problem: Any) -> bool:

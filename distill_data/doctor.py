@@ -74,6 +74,11 @@ def check_template(plan: BuildPlan, tokenizer: Any) -> str:
         )
     if teacher.prompt_format == "text":
         return "prompts are fed as plain text"
+    if "strftime_now" in (tokenizer.chat_template or "") and "date_string" not in teacher.chat_template_kwargs:
+        raise ConfigError(
+            f"the chat template of {teacher.model} writes today's date into every prompt, so tomorrow's traces would "
+            'answer other prompts: fix it with teacher.chat_template_kwargs: {date_string: "1 January 2026"}'
+        )
     if not tokenizer.chat_template:
         raise ModelError(
             f"{teacher.model} has no chat template (a base model): set teacher.prompt_format: text, or use its "

@@ -22,7 +22,8 @@ def packaged_file(reference: str) -> Path:
         ModelError: the package is not installed, or holds no such file.
     """
     package, _, name = reference.removeprefix(PACKAGE_PREFIX).partition("/")
-    if not package.isidentifier() or not name or ".." in Path(name).parts:
+    inside = bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
+    if not package.isidentifier() or not inside:
         raise ModelError(f"model {reference!r} is not of the form {PACKAGE_PREFIX}PACKAGE/FILE: name both")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

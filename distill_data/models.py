@@ -20,8 +20,15 @@ __all__ = [
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
-CONTENT_SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".jinja", ".py"}
-HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+# The files that loaders read. Others, our own training.json among them, say nothing about the model.
+MODEL_FILES = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
+    "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "*.model", "*.tiktoken",
+    "vocab.json", "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*", "*.py",
+)  # fmt: skip
+# What is downloaded holds all of MODEL_FILES; *.py only comes with trust_remote_code.
+HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja", "additional_chat_templates/*"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,8 @@ def model_fingerprint(source: ModelSource) -> dict[str, str]:
     path = _local_path(source)
     if source.kind == "gguf":
         return {"gguf_sha256": file_sha256(path)}
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in CONTENT_SUFFIXES)
-    return {"folder_sha256": digest([[file.name, file_sha256(file)] for file in files])}
+    files = sorted({file for pattern in MODEL_FILES for file in path.glob(pattern) if file.is_file()})
+    return {"folder_sha256": digest([[file.relative_to(path).as_posix(), file_sha256(file)] for file in files])}
 
 
 def local_model_folder(source: ModelSource, *, trust_remote_code: bool = False) -> Path:

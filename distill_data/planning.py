@@ -46,16 +46,17 @@ class Shard:
 def make_plan(prompt_ids: pa.ChunkedArray, samples: int, index: pa.Table, max_model_len: int | None) -> Plan:
     """Anti-join prompts x samples with what the store's index holds.
 
-    A trace that failed as `prompt_too_long` is missing again once the context has become long enough.
+    A trace that the context refused (`prompt_too_long`) or cut is missing again once `max_model_len` is larger.
     """
     prompt_row = pc.index_in(index["prompt_id"], value_set=prompt_ids.combine_chunks())
     usable = pc.and_(pc.is_valid(prompt_row), pc.less(index["sample_index"], samples))
     if max_model_len is not None:
-        fits_now = pc.and_(
+        limited = pc.or_(
             pc.fill_null(pc.equal(index["error"], "prompt_too_long"), False),
-            pc.less(index["prompt_tokens"], max_model_len),
+            pc.fill_null(pc.equal(index["finish_reason"], "context"), False),
         )
-        usable = pc.and_(usable, pc.invert(fits_now))
+        fits_now = pc.less(pc.add(index["prompt_tokens"], index["completion_tokens"]), max_model_len)
+        usable = pc.and_(usable, pc.invert(pc.and_(limited, fits_now)))
     known = index.append_column("prompt_row", prompt_row).filter(usable)
     place = known["prompt_row"].to_numpy().astype(np.int64) * samples + known["sample_index"].to_numpy()
     slots = np.full(len(prompt_ids) * samples, -1, np.int64)

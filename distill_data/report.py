@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -92,7 +94,7 @@ def corpus_summary(corpus: Corpus) -> str:
     lines += [_line("dropped", f"{reason} {count:,}") for reason, count in manifest.dropped.items()]
     lines += [f"  {name:<28}{_figure(value)}" for name, value in manifest.statistics.items()]
     lines += [f"  {file.path}  {file.rows:,} rows, {file.bytes:,} bytes" for file in manifest.files]
-    row = corpus.table("traces").slice(0, 1).to_pylist()[0]
+    row = corpus.head("traces", "train", 1).to_pylist()[0]
     lines.append("first row of train")
     lines += [f"  {name:<20}{_abridged(value)}" for name, value in row.items()]
     return "\n".join(lines)
@@ -164,17 +166,24 @@ def run_summary(report: RunReport) -> str:
     parts = [build_summary(report.build)]
     if report.student is not None:
         parts.append(student_summary(report.student))
+    corpus = f"{report.build.corpus}{_root_option(report.build)}"
     parts.append(
         "\n".join(
             [
                 "next",
-                f"  distill-data corpus show {report.build.corpus}",
-                f"  distill-data corpus verify {report.build.corpus}",
+                f"  distill-data corpus show {corpus}",
+                f"  distill-data corpus verify {corpus}",
                 "  raise teacher.sampling.samples or prompts' size and run again: only what is new is generated",
             ]
         )
     )
     return "\n\n".join(parts)
+
+
+def _root_option(report: BuildReport) -> str:
+    """` --root ROOT` where the version, ROOT/corpora/NAME/vN, is not under ./data."""
+    root = Path(report.path).parents[2]
+    return "" if root == Path("data") else f" --root {shlex.quote(str(root))}"
 
 
 def _figure(value: Any) -> str:

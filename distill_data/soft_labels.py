@@ -6,8 +6,6 @@ what is left, 1 - sum(p), is the tail. Nothing is ever renormalised on disk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from distill_data.config import SoftLabelSelection
@@ -88,9 +86,3 @@ def tail_mass(labels: SoftLabels) -> np.ndarray:
         return np.empty(0, np.float32)
     mass = np.add.reduceat(np.exp(labels.support_logprobs.astype(np.float64)), offsets[:-1])
     return np.clip(1.0 - mass, 0.0, 1.0).astype(np.float32)
-
-
-def offending_positions(top_logprobs: np.ndarray, sampled_logprobs: np.ndarray) -> Sequence[int]:
-    """Positions whose log-probabilities are not finite, for the error message."""
-    bad = ~(np.isfinite(top_logprobs).all(axis=1) & np.isfinite(sampled_logprobs))
-    return np.flatnonzero(bad).tolist()

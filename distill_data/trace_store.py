@@ -26,7 +26,9 @@ from distill_data.errors import TraceStoreError
 from distill_data.parquet import encode, place
 from distill_data.records import PART_SCHEMA, Trace
 
-INDEX_COLUMNS = ["prompt_id", "sample_index", "content_digest", "error", "prompt_tokens", "completion_tokens"]
+INDEX_COLUMNS = [
+    "prompt_id", "sample_index", "content_digest", "finish_reason", "error", "prompt_tokens", "completion_tokens",
+]  # fmt: skip
 _HASH_LENGTH = 32
 _OPEN_PARTS = 4
 
@@ -95,8 +97,8 @@ class TraceStore:
     def index(self) -> pa.Table:
         """INDEX_COLUMNS of every committed trace, with its `part` and `row`; one row per (prompt_id, sample_index).
 
-        Where two builds of one teacher at once produced the same trace, the one without an error stays,
-        then the one in the part whose name sorts first.
+        Where a trace is there twice (made again with more context, or by two builds at once), the one without an
+        error stays, then the one that the context did not cut, then the one in the part whose name sorts first.
         """
         tables = [self._index_part(name) for name in self.parts()]
         if not tables:
@@ -229,7 +231,8 @@ def _without_duplicates(index: pa.Table) -> pa.Table:
     if pc.count_distinct(key).as_py() == len(index):
         return index
     ordered = index.append_column("key", key).append_column("failed", pc.is_valid(index["error"]))
-    ordered = ordered.sort_by([("failed", "ascending"), ("part", "ascending"), ("row", "ascending")])
+    ordered = ordered.append_column("cut", pc.equal(index["finish_reason"], "context"))
+    ordered = ordered.sort_by([(column, "ascending") for column in ("failed", "cut", "part", "row")])
     ordered = ordered.append_column("position", pa.array(np.arange(len(ordered))))
     first = ordered.group_by("key", use_threads=False).aggregate([("position", "min")])
     return ordered.take(first["position_min"]).select(index.column_names)

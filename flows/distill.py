@@ -19,6 +19,6 @@ def distill(config: Config, verbose: bool = False) -> RunReport:
         DistillDataError: with one line that says what to do; what was finished is kept.
     """
     build = build_corpus(config, verbose)
-    student = None if config.student is None else train_student(config, build.corpus, verbose)
+    student = None if config.student is None else train_student(config, build.corpus)
     name_run(f"distill {build.corpus}")
     return RunReport(build, student)

@@ -3,22 +3,59 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
 from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.client.orchestration import get_client
+from prefect.logging import get_logger
 from prefect.runtime import flow_run
 
 from distill_data.build import BuildReport
 from distill_data.report import build_summary
 
 
+@contextmanager
+def never_fatal() -> Iterator[None]:
+    """What Prefect only shows must not end a job that works: a failure is logged and forgotten."""
+    try:
+        yield
+    except Exception as error:
+        get_logger("distill_data").warning("Prefect could not be told: %s", error)
+
+
 def name_run(name: str) -> None:
     """Name the running flow run after what it made."""
     run_id = flow_run.get_id()
-    if run_id:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(str(run_id)), name=name)
+    with never_fatal(), get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(str(run_id)), name=name)
+
+
+def start_progress(description: str) -> UUID | None:
+    """A progress bar in Prefect's UI; None where Prefect could not be told."""
+    with never_fatal():
+        return cast(UUID, create_progress_artifact(0.0, key="generation", description=description))
+    return None
+
+
+def update_progress(artifact: UUID | None, percent: float) -> None:
+    """Move the bar, if there is one."""
+    if artifact is not None:
+        with never_fatal():
+            update_progress_artifact(artifact, percent)
+
+
+def publish_summary(reference: str, kind: str, text: str) -> None:
+    """A summary as plain text."""
+    with never_fatal():
+        create_markdown_artifact(f"```\n{text}\n```", key=f"{artifact_key(reference)}-{kind}")
 
 
 def publish_build_artifacts(report: BuildReport) -> None:
@@ -26,9 +63,10 @@ def publish_build_artifacts(report: BuildReport) -> None:
     counts = {"rows": report.rows, "train": report.train, "validation": report.validation}
     rows = [{"what": what, "traces": count} for what, count in counts.items()]
     rows += [{"what": f"dropped: {reason}", "traces": count} for reason, count in report.dropped.items()]
-    key = artifact_key(report.corpus)
-    create_table_artifact(rows, key=f"{key}-counts", description=f"Rows of {report.corpus}")
-    create_markdown_artifact(f"```\n{build_summary(report)}\n```", key=f"{key}-summary")
+    with never_fatal():
+        key = f"{artifact_key(report.corpus)}-counts"
+        create_table_artifact(rows, key=key, description=f"Rows of {report.corpus}")
+    publish_summary(report.corpus, "summary", build_summary(report))
 
 
 def artifact_key(reference: str) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import cast
 from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from distill_data.build import BuildPlan, assemble_version, generate_missing, plan_build
@@ -18,6 +16,7 @@ from distill_data.doctor import require_ready
 from distill_data.progress import display
 from distill_data.prompts import PromptSet, load_prompts
 from distill_data.teachers.pool import GenerationProgress, GenerationReport
+from flows.reporting import start_progress, update_progress
 
 ARTIFACT_SECONDS = 5.0  # between updates of the progress that Prefect shows
 
@@ -43,9 +42,9 @@ def check_task(plan: BuildPlan) -> None:
 @task(name="generate", cache_policy=NO_CACHE)
 def generate_task(plan: BuildPlan, verbose: bool) -> GenerationReport:
     """Run teacher workers until nothing is missing."""
-    artifact = cast(UUID, create_progress_artifact(0.0, key="generation", description="Traces generated"))
+    artifact = start_progress("Traces generated")
     report = generate_missing(plan, ShownProgress(artifact), verbose)
-    update_progress_artifact(artifact, 100.0)
+    update_progress(artifact, 100.0)
     return report
 
 
@@ -64,7 +63,7 @@ def show_assembly(progress: AssemblyProgress) -> None:
 class ShownProgress:
     """Passes generation progress on to the person's display and, every few seconds, to Prefect."""
 
-    def __init__(self, artifact: UUID) -> None:
+    def __init__(self, artifact: UUID | None) -> None:
         self._artifact = artifact
         self._sent_at = time.monotonic()
 
@@ -73,7 +72,7 @@ class ShownProgress:
         display().update("generate", progress.traces, progress.wanted, _figures(progress))
         if time.monotonic() - self._sent_at >= ARTIFACT_SECONDS:
             self._sent_at = time.monotonic()
-            update_progress_artifact(self._artifact, 100.0 * progress.traces / max(1, progress.wanted))
+            update_progress(self._artifact, 100.0 * progress.traces / max(1, progress.wanted))
 
 
 def _figures(progress: GenerationProgress) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from distill_data.config import Config
@@ -11,7 +10,7 @@ from distill_data.corpus.read import open_corpus
 from distill_data.progress import display
 from distill_data.report import student_summary
 from distill_data.student.job import StudentPlan, StudentReport, evaluate, plan_student, report_student, train
-from flows.reporting import artifact_key, name_run
+from flows.reporting import name_run, publish_summary
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -28,7 +27,7 @@ def evaluate_task(plan: StudentPlan) -> None:
 
 
 @flow(name="train", flow_run_name="train {config.name}", validate_parameters=False)
-def train_student(config: Config, reference: str, verbose: bool = False) -> StudentReport:
+def train_student(config: Config, reference: str) -> StudentReport:
     """Train and measure the config's student on a corpus version.
 
     Raises:
@@ -42,8 +41,7 @@ def train_student(config: Config, reference: str, verbose: bool = False) -> Stud
         evaluate_task(plan)
     report = report_student(plan, created)
     name_run(f"train {report.name}")
-    key = f"{artifact_key(report.name)}-student"
-    create_markdown_artifact(f"```\n{student_summary(report)}\n```", key=key)
+    publish_summary(report.name, "student", student_summary(report))
     return report
 
 

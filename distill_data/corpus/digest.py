@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from distill_data.config import Config
 from distill_data.identity import sequence_digest
 from distill_data.records import SCHEMA_VERSION
+from distill_data.verify import verifier_identity
 
 _SLICE = 65_536
 
@@ -21,7 +22,8 @@ def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished
     """SHA-256 of everything that decides a version's rows.
 
     Args:
-        config: its samples, reasoning, judge, keep, filters and validation count; its storage does not.
+        config: its samples, reasoning, judge, keep, filters and validation count; its storage does not. The version of
+            the judge's code counts too: an upgraded scorer gives new verdicts, and so a new version.
         prompts_digest: digest of the prompt set, in order.
         teacher_id: who answered.
         finished: columns prompt_row, sample_index, content_digest, in planned order. Parts and their rows,
@@ -35,6 +37,7 @@ def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished
         "samples": teacher.sampling.samples,
         "reasoning": teacher.reasoning.model_dump(mode="json"),
         "judge": config.judge.model_dump(mode="json") if config.judge else None,
+        "verifier": verifier_identity(config.judge) if config.judge else None,
         "keep": config.keep.model_dump(mode="json"),
         "filters": config.filters.model_dump(mode="json"),
         "validation": config.validation.model_dump(mode="json"),

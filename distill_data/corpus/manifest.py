@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from distill_data.errors import CorpusError
 from distill_data.parquet import place
@@ -38,13 +38,21 @@ class FileFacts(ManifestPart):
     """One data file."""
 
     path: str
-    """Relative to the version's folder."""
+    """FAMILY/FILE in the version's folder."""
     rows: int
     """Rows in it."""
     bytes: int
     """Its size."""
     sha256: str
     """Hash of its bytes."""
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = path.split("/")
+        if len(parts) != 2 or not {"", ".", ".."}.isdisjoint(parts):
+            raise ValueError(f"file path {path!r} is not of the form FAMILY/FILE inside the version's folder")
+        return path
 
 
 class Manifest(ManifestPart):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from distill_data.student.dataset import SoftLabelDataset
 
 FAMILIES = ("traces", "soft_labels", "rejected")
+_HEAD_BATCH_ROWS = 256
 
 
 def open_corpus(reference: str, root: str | Path | None = None) -> Corpus:
@@ -31,6 +34,7 @@ def open_corpus(reference: str, root: str | Path | None = None) -> Corpus:
         root: folder that holds corpora; when left out, `DISTILL_DATA_ROOT`, else `./data`.
 
     Raises:
+        InputError: the reference is malformed.
         CorpusError: there is no such version, or its manifest cannot be read.
     """
     folder = find_version(root or os.environ.get("DISTILL_DATA_ROOT") or "data", reference)
@@ -75,12 +79,20 @@ class Corpus:
         Raises:
             CorpusError: no such family or split, or a file is missing or damaged.
         """
-        if family not in FAMILIES:
-            raise CorpusError(f"{family!r} is no file family of {self.reference}: use {', '.join(FAMILIES)}")
-        files = self.files(family, "rejected" if family == "rejected" else split)
-        if not files:
-            raise CorpusError(f"{self.reference} has no split {split!r}: use {' or '.join(self.splits)}")
-        return pa.concat_tables(_read(file) for file in files)
+        return pa.concat_tables(_read(file) for file in self._checked_files(family, split))
+
+    def head(self, family: str, split: str, rows: int) -> pa.Table:
+        """The first rows of a family, at most `rows`; no more than these and a batch's rest is read.
+
+        Raises:
+            CorpusError: as for `table`.
+        """
+        pieces: list[pa.Table] = []
+        for file in self._checked_files(family, split):
+            pieces.append(_read_head(file, rows - sum(map(len, pieces))))
+            if sum(map(len, pieces)) >= rows:
+                break
+        return pa.concat_tables(pieces)
 
     def traces(self, split: str = "train") -> Dataset:
         """Conversations, thinking, answers and verdicts: one row per trace."""
@@ -102,10 +114,37 @@ class Corpus:
 
         return SoftLabelDataset(self.table("soft_labels", split), max_length=max_length)
 
+    def _checked_files(self, family: str, split: str) -> list[Path]:
+        """The files that `table` reads; CorpusError where there are none."""
+        if family not in FAMILIES:
+            raise CorpusError(f"{family!r} is no file family of {self.reference}: use {', '.join(FAMILIES)}")
+        files = self.files(family, "rejected" if family == "rejected" else split)
+        if not files:
+            raise CorpusError(f"{self.reference} has no split {split!r}: use {' or '.join(self.splits)}")
+        return files
+
 
 def _read(file: Path) -> pa.Table:
-    try:
+    with _readable(file):
         return pq.read_table(file)
+
+
+def _read_head(file: Path, rows: int) -> pa.Table:
+    """The first rows of one file, at most `rows` (at least 1)."""
+    with _readable(file), pq.ParquetFile(file) as reader:
+        batches: list[pa.RecordBatch] = []
+        for batch in reader.iter_batches(batch_size=min(rows, _HEAD_BATCH_ROWS)):
+            batches.append(batch)
+            if sum(map(len, batches)) >= rows:
+                break
+        return pa.Table.from_batches(batches, reader.schema_arrow).slice(0, rows)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into one line."""
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise CorpusError(

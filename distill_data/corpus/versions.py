@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distill_data.config import CORPUS_NAME
 from distill_data.corpus.manifest import MANIFEST_NAME, read_manifest
-from distill_data.errors import CorpusError
+from distill_data.errors import CorpusError, InputError
 
 _VERSION = re.compile(r"v([1-9][0-9]*)")
 
@@ -46,12 +46,12 @@ def parse_reference(reference: str) -> tuple[str, int | None]:
     """`NAME` or `NAME@vN` as (name, number); None is the latest.
 
     Raises:
-        CorpusError: it is neither.
+        InputError: it is neither.
     """
     name, separator, version = reference.partition("@")
     number = _VERSION.fullmatch(version)
     if not CORPUS_NAME.fullmatch(name) or (separator and number is None):
-        raise CorpusError(f"{reference!r} is no corpus reference: write NAME or NAME@vN, such as arithmetic@v1")
+        raise InputError(f"{reference!r} is no corpus reference: write NAME or NAME@vN, such as arithmetic@v1")
     return name, int(number[1]) if number else None
 
 
@@ -59,6 +59,7 @@ def find_version(root: str | Path, reference: str) -> Path:
     """Folder of the version that a reference names.
 
     Raises:
+        InputError: the reference is malformed.
         CorpusError: there is no such corpus or version; the message lists what there is.
     """
     name, wanted = parse_reference(reference)
@@ -79,13 +80,20 @@ def find_version(root: str | Path, reference: str) -> Path:
 def version_with_digest(root: str | Path, name: str, digest: str) -> int | None:
     """The latest version of a corpus whose digest is this one; None where there is none.
 
-    Raises:
-        CorpusError: a manifest of this corpus is damaged.
+    A version whose manifest cannot be read is passed over: it blocks no build, and opening or verifying it says why.
     """
     for number in reversed(list_versions(root, name)):
-        if read_manifest(version_folder(root, name, number)).digest == digest:
+        if _digest_of(version_folder(root, name, number)) == digest:
             return number
     return None
+
+
+def _digest_of(folder: Path) -> str | None:
+    """A version's digest; None where its manifest cannot be read."""
+    try:
+        return read_manifest(folder).digest
+    except CorpusError:
+        return None
 
 
 def _numbers(folder: Path) -> list[int]:

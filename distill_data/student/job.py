@@ -6,9 +6,8 @@ when it is whole, so running again finds it and does nothing.
 
 from __future__ import annotations
 
+import gc
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from distill_data.corpus.read import Corpus
 from distill_data.errors import StudentError
 from distill_data.identity import digest
 from distill_data.models import load_tokenizer, model_fingerprint, resolve_model, tokenizer_fingerprint
-from distill_data.parquet import place, sync_folder
+from distill_data.parquet import place
 from distill_data.student.result import EvaluationResult
+from distill_data.student.staging import make_once
 
 if TYPE_CHECKING:
     from distill_data.student.trainer import TrainProgress
@@ -98,22 +98,20 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
 def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
     """Train the student in a folder beside its own, then give it its name.
 
+    Two trainers of one student take turns, and the second one finds it trained.
+
     Raises:
         StudentError: student and corpus do not fit together; see `training.train_student`.
     """
     from distill_data.student.training import TrainJob, train_student
 
-    staging = plan.folder.with_name(f".{plan.folder.name}.{os.getpid()}")
-    staging.mkdir(parents=True, exist_ok=True)
-    try:
-        job = TrainJob(plan.student, plan.corpus.table("soft_labels"), _teacher_tokenizer(plan), staging)
+    def make(folder: Path) -> None:
+        job = TrainJob(plan.student, plan.corpus.table("soft_labels"), _teacher_tokenizer(plan), folder)
         train_student(job, on_step)
         origin = {"corpus": plan.corpus.reference, "digest": plan.corpus.manifest.digest}
-        (staging / "corpus.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
-        os.replace(staging, plan.folder)
-        sync_folder(plan.folder.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        (folder / "corpus.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+    make_once(plan.folder, lambda: plan.is_trained, make)
 
 
 def evaluate(plan: StudentPlan) -> None:
@@ -133,11 +131,13 @@ def evaluate(plan: StudentPlan) -> None:
         raise StudentError(
             f"{plan.corpus.reference} holds nothing out: set validation.fraction above 0 and build again"
         )
-    labels = plan.corpus.table("soft_labels", "validation")
     settings, max_length = plan.student.evaluate, plan.student.train.max_length
+    labels = plan.corpus.head("soft_labels", "validation", settings.max_traces)
     device: Any = "cuda" if torch.cuda.is_available() else "cpu"
     untrained = load_student(plan.student, _teacher_tokenizer(plan))
     before = evaluate_student(untrained.to(device), labels, settings, max_length)
+    del untrained
+    gc.collect()  # modules hold themselves in cycles, and two big students do not fit
     trained = load_saved_student(plan.folder, trust_remote_code=plan.student.trust_remote_code)
     after = evaluate_student(trained.to(device), labels, settings, max_length)
     measured = {"corpus": plan.corpus.reference, "before": asdict(before), "after": asdict(after)}
@@ -167,15 +167,21 @@ def report_student(plan: StudentPlan, created: bool) -> StudentReport:
 
 
 def check_student(student: Student, tokenizer: Any) -> str:
-    """The student's model is there and has room for the teacher's vocabulary; builds it to see.
+    """The student's model is there and has room for the teacher's vocabulary.
+
+    An architecture is built to see; of a hub id or a folder only the config is read.
 
     Raises:
         ConfigError, ModelError, StudentError: what does not fit.
     """
-    from distill_data.student.model import load_student
+    from distill_data.student.model import load_student, saved_vocabulary_size
     from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
 
     check_tokenizer(student, tokenizer_fingerprint(tokenizer))
+    if isinstance(student.model, str):
+        size = saved_vocabulary_size(student, tokenizer)
+        check_vocabulary(size, len(tokenizer), -1)
+        return f"{student.model}, vocabulary of {size:,} for {len(tokenizer):,} tokens"
     model = load_student(student, tokenizer)
     check_vocabulary(vocabulary_size(model), len(tokenizer), -1)
     return (

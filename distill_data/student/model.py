@@ -71,6 +71,34 @@ def load_saved_student(folder: Path, *, trust_remote_code: bool = False) -> PreT
     return model
 
 
+def saved_vocabulary_size(student: Student, tokenizer: Any) -> int:
+    """Token ids of a hub id's or folder's model as its config says, padding included; loads no weights.
+
+    Raises:
+        ModelError: the model is not there, or is no causal language model that transformers knows.
+        StudentError: it was trained with another vocabulary than the teacher's.
+    """
+    reference = str(student.model)
+    source = resolve_model(reference, student.revision)
+    folder = local_model_folder(source, trust_remote_code=student.trust_remote_code)
+    check_own_tokenizer(student, folder, tokenizer)
+    try:
+        with quiet_transformers():
+            config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=student.trust_remote_code)
+        size = int(config.get_text_config().vocab_size)
+    except Exception as error:
+        raise ModelError(
+            f"student {reference!r} has no config that loads ({_one_line(error)}): "
+            "give a folder that save_pretrained wrote"
+        ) from error
+    own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not own_code:
+        raise ModelError(
+            f"student {reference!r} is a {config.model_type}, no causal language model: take one such as llama or qwen3"
+        )
+    return size
+
+
 def _from_config(fields: dict[str, Any], tokenizer: Any, seed: int) -> PreTrainedModel:
     _check_fields(fields, len(tokenizer))
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}

@@ -22,7 +22,7 @@ class Completion:
     """One finished request: T completion tokens and the K likeliest tokens at each of them.
 
     Log-probabilities are natural, normalised over the full vocabulary, before temperature.
-    `finish_reason` is the engine's own: `stop` or `length`.
+    `finish_reason` is the engine's own: `stop`, `length`, or what else ended it, then without tokens.
     """
 
     request_id: str

@@ -17,7 +17,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from distill_data.errors import DistillDataError, ModelError, TeacherError
+from distill_data.errors import ConfigError, DistillDataError, ModelError, TeacherError
 from distill_data.planning import Shard
 from distill_data.teachers.messages import Failed, PartWritten, Progress, Ready, ShardWanted, Stopped, WorkerJob
 
@@ -107,7 +107,7 @@ class TeacherPool:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "distill_data.teachers.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "distill_data.teachers.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr if self._verbose else file,
@@ -204,10 +204,13 @@ def _environment(job: WorkerJob, number: int, verbose: bool) -> dict[str, str]:
         environment.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     engine = job.teacher.engine
     if engine.replicas > 1:
+        each, needed = engine.tensor_parallel_size, engine.replicas * engine.tensor_parallel_size
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = (
-            visible.split(",") if visible else [str(n) for n in range(engine.replicas * engine.tensor_parallel_size)]
-        )
-        first = number * engine.tensor_parallel_size
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first : first + engine.tensor_parallel_size])
+        devices = visible.split(",") if visible else [str(device) for device in range(needed)]
+        if len(devices) < needed:
+            raise ConfigError(
+                f"{engine.replicas} replicas of {each} GPUs need {needed}, CUDA_VISIBLE_DEVICES names {len(devices)}: "
+                "lower teacher.engine.replicas or tensor_parallel_size"
+            )
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number * each : (number + 1) * each])
     return environment

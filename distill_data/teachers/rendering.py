@@ -20,16 +20,16 @@ class RenderedPrompt:
 
 
 def with_system_prompt(messages: list[Message], teacher: config.Teacher) -> list[Message]:
-    """The messages with the config's system message first, unless they bring one or are plain text."""
-    if teacher.system_prompt is None or teacher.prompt_format == "text" or messages[0]["role"] == "system":
+    """The messages with the config's system message first, unless they bring one."""
+    if teacher.system_prompt is None or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": teacher.system_prompt}, *messages]
 
 
 def render_text(prompt: Prompt, tokenizer: Any, teacher: config.Teacher) -> str:
-    """The text that is tokenised: the rendered chat template, or the messages' own text."""
+    """The text that is tokenised: the rendered chat template, or the prompt's own text."""
     if teacher.prompt_format == "text":
-        return "\n".join(message["content"] for message in prompt.messages)
+        return prompt.messages[0]["content"]
     return tokenizer.apply_chat_template(
         with_system_prompt(prompt.messages, teacher),
         add_generation_prompt=True,

@@ -75,6 +75,10 @@ class VllmTeacher:
         """VLLM's rows are [sampled, top 1 … top k], the sampled token twice: column 0 is only kept as its value."""
         completion = output.outputs[0]
         flat = completion.logprobs
+        if completion.finish_reason not in ("stop", "length"):
+            nothing = np.empty((0, self._width), np.float32)
+            ids = nothing.astype(np.int32)
+            return Completion(output.request_id, ids[:, 0], completion.finish_reason, ids, nothing, nothing[:, 0])
         shape = (len(completion.token_ids), self._width + 1)
         if len(flat.logprobs) != shape[0] * shape[1]:
             raise TeacherError(

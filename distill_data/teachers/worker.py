@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_data.errors import DistillDataError
+from distill_data.errors import DistillDataError, ModelError
 from distill_data.identity import sampling_seed
 from distill_data.models import load_tokenizer, local_model_folder, tokenizer_fingerprint
 from distill_data.planning import Shard
@@ -144,6 +144,9 @@ class TeacherWorker:
         wanted = self._running.pop(completion.request_id)
         tokens = len(completion.token_ids)
         reason = completion.finish_reason
+        if reason not in ("stop", "length"):
+            self._finish(_failed(wanted, "request_failed", f"the engine ended it as {reason!r}"))
+            return
         if reason == "length" and tokens < self._job.teacher.sampling.max_tokens:
             reason = "context"  # vLLM cuts at the end of the context without saying so
         try:
@@ -215,7 +218,12 @@ def start_teacher(job: WorkerJob) -> Teacher:
     from distill_data.teachers.vllm_engine import VllmTeacher
 
     folder = local_model_folder(job.source, trust_remote_code=job.teacher.trust_remote_code)
-    return VllmTeacher(folder, job.teacher)
+    try:
+        return VllmTeacher(folder, job.teacher)
+    except (ValueError, TypeError) as error:  # what vLLM raises for a configuration that it refuses
+        raise ModelError(
+            f"vLLM refuses this teacher: {' '.join(str(error).split())[:500]}: change teacher: or teacher.engine:"
+        ) from error
 
 
 def describe_tokenizer(teacher: Teacher) -> dict[str, Any]:

@@ -11,6 +11,7 @@ class ExactVerifier:
     """Compares text; only outer white space is forgiven."""
 
     name = "exact"
+    version = 1
 
     def score(self, answer: str, prompt: Prompt) -> float:
         """1 where the answer, or its final answer, equals the reference; else 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ class Verifier(Protocol):
     """Scores answers."""
 
     name: str
+    version: int
+    """Raised with every change of this project's code after which an answer may score differently."""
 
     def score(self, answer: str, prompt: Prompt) -> float:
         """How right an answer is, from 0 to 1; raises where the prompt cannot be judged."""
@@ -38,6 +41,18 @@ class Verdicts:
 def make_verifier(judge: Judge) -> Verifier:
     """The verifier that a config names."""
     return ExactVerifier() if judge.verifier == "exact" else ReasoningGymVerifier()
+
+
+def verifier_identity(judge: Judge) -> dict[str, str | int]:
+    """Which code gives the verdicts: the verifier, its version, and that of the package that scores for it.
+
+    Part of a corpus' digest: an upgraded scorer may give new verdicts, and so gives a new version.
+    """
+    verifier = make_verifier(judge)
+    identity: dict[str, str | int] = {"verifier": verifier.name, "version": verifier.version}
+    if judge.verifier == "reasoning_gym":
+        identity["reasoning-gym"] = version("reasoning-gym")
+    return identity
 
 
 def judge_answers(verifier: Verifier, answers: list[str], prompts: list[Prompt], pass_score: float) -> Verdicts:

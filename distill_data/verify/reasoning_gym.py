@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
+from distill_data.config import ReasoningGymPrompts
+from distill_data.errors import ConfigError
 from distill_data.identity import canonical_json
 from distill_data.prompts.reasoning_gym import create_task
 from distill_data.reasoning import final_answer
 from distill_data.records import Prompt
 from distill_data.verify.exact import ExactVerifier
 
+# What a scorer calls to run a text as code; sympy's parsers evaluate it too.
+_RUNS_TEXT = re.compile(r"\b(eval|exec|parse_expr|sympify)\(")
+
+
+def require_safe_scorer(source: ReasoningGymPrompts) -> None:
+    """Refuse a task whose scorer runs the teacher's answer as code: it would run here, without a sandbox.
+
+    Raises:
+        ConfigError: the task's scorer calls `eval`, `exec` or a sympy parser.
+    """
+    task = create_task(source.task, 1, source.seed, source.options)
+    if _RUNS_TEXT.search(inspect.getsource(type(task).score_answer)):
+        raise ConfigError(
+            f"source {source.label!r}: the scorer of {source.task} runs the teacher's answer as code, and this version "
+            "has no sandbox for it: choose another task, or leave out judge:"
+        )
+
 
 class ReasoningGymVerifier:
     """Builds each task's scorer once and scores answers with it."""
 
     name = "reasoning_gym"
+    version = 1
 
     def __init__(self) -> None:
         self._tasks: dict[str, Any] = {}

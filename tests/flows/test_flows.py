@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
@@ -13,6 +21,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from distill_data import open_corpus
 from distill_data.config import Config
 from distill_data.errors import CorpusError, ModelError, StudentError
+from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
 from flows.distill import distill
 from flows.train import evaluate_student, train_student
@@ -119,3 +128,37 @@ def test_train_and_evaluate_alone_use_the_corpus_that_is_named(settings: Config,
     job["student"]["train"]["steps"] = 9
     other = train_student(Config.model_validate(job), "arithmetic@v1")
     assert other.path != trained.path and other.steps == 9
+
+
+def test_what_prefect_only_shows_never_ends_a_job(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no server")
+
+    for name in ("create_progress_artifact", "create_table_artifact", "create_markdown_artifact", "get_client"):
+        monkeypatch.setattr(f"flows.reporting.{name}", refuse)
+    assert build_corpus(settings).created
+
+
+def test_ctrl_c_commits_what_is_finished_and_says_how_to_go_on(job: dict[str, Any], tmp_path: Path) -> None:
+    job["teacher"] |= {"sampling": {"samples": 200}, "engine": {"max_model_len": 256, "max_num_seqs": 1}}
+    job["storage"] = {"flush_rows": 20}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(job), encoding="utf-8")
+    launch = [sys.executable, "-m", "distill_data.cli", "build", str(config), "--json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    running = subprocess.Popen(
+        launch, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + 240
+    while not list(Path(job["root"]).glob("traces/*/part-*.parquet")):
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    children = psutil.Process(running.pid).children(recursive=True)
+    os.killpg(running.pid, signal.SIGINT)
+    output, errors = running.communicate(timeout=120)
+    assert running.returncode == 1 and json.loads(output)["kind"] == "Interrupted"
+    assert errors.endswith("interrupted: what was finished is kept; run the same command to continue\n")
+    assert "Traceback" not in errors
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    store = TraceStore(job["root"], next(Path(job["root"], "traces").iterdir()).name)
+    assert 0 < len(store.index()) < 8000

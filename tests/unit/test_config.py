@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -218,12 +219,54 @@ def test_overrides_reach_every_place(tmp_path: Path) -> None:
         ("prompts.-1.size=3", "--set 'prompts.-1.size=3': '-1' is no index of a list of 1: count from 0"),
         ("prompts.1=3", "--set 'prompts.1=3': '1' is no index of a list of 1: count from 0"),
         ("name=[", "--set 'name=[': '[' is not a YAML value: quote it"),
+        ("name=2024-13-45", "--set 'name=2024-13-45': '2024-13-45' is not a YAML value: quote it"),
+        ("prompts.²=x", "--set 'prompts.²=x': '²' is no index of a list of 1: count from 0"),
         ("keep={passed_only: true, passed_only: false}",
          "--set 'keep={passed_only: true, passed_only: false}', line 1: key 'passed_only' is given twice: remove one"),
     ],
 )  # fmt: skip
 def test_overrides_that_cannot_be_applied(tmp_path: Path, override: str, expected: str) -> None:
     assert message_of(tmp_path, override) == expected
+
+
+def test_an_override_inside_a_text_is_refused(tmp_path: Path) -> None:
+    expected = "--set 'prompts.0.y=3': 'y' is a key inside 'x': write keys and values there first"
+    assert message_of(tmp_path, "prompts.0=x", "prompts.0.y=3") == expected
+
+
+MERGED = """
+name: sums
+prompts:
+  - &base {source: reasoning_gym, task: chain_sum, size: 4, options: {min_terms: 2}}
+  - {<<: *base, name: second, size: 5}
+  - {<<: [*base], name: third}
+teacher: {model: org/name}
+"""
+
+
+def test_merge_keys_work_and_the_copies_are_apart(tmp_path: Path) -> None:
+    config = load(tmp_path, "prompts.0.options.min_terms=3", text=MERGED)
+    prompts = [source.model_dump() for source in config.prompts]
+    assert [prompt["size"] for prompt in prompts] == [4, 5, 4]
+    assert [prompt["options"] for prompt in prompts] == [{"min_terms": 3}, {"min_terms": 2}, {"min_terms": 2}]
+    twice = MERGED.replace("size: 5", "size: 5, size: 6")
+    assert "line 5: key 'size' is given twice" in message_of(tmp_path, text=twice)
+
+
+@pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "&a {b: *a}", "date: 2024-13-45", "? [a]\n: b"])
+def test_what_breaks_the_parser_is_one_line(tmp_path: Path, text: str) -> None:
+    assert message_of(tmp_path, text=text).startswith(" is not valid YAML: ")
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    file = tmp_path / "c.yaml"
+    file.touch()
+    with pytest.raises(ConfigError, match=r"c\.yaml cannot be read \(Permission denied\): check its permissions"):
+        load_config(file)
 
 
 def test_the_example_of_the_project_loads_as_written(tmp_path: Path) -> None:
@@ -261,3 +304,27 @@ def test_an_unquoted_text_with_a_colon_is_the_text_it_is(tmp_path: Path, line: s
     file = tmp_path / "config.yaml"
     file.write_text(MINIMAL.replace("{model: org/name}", f"\n  model: org/name\n  {line}\n"), encoding="utf-8")
     assert load_config(file).teacher.system_prompt == expected
+
+
+def test_every_allowed_engine_option_is_one_of_vllm() -> None:
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None and spec.origin is not None
+    source = (Path(spec.origin).parent / "engine" / "arg_utils.py").read_text(encoding="utf-8")
+    assert [option for option in EXECUTION_OPTIONS if f"\n    {option}: " not in source] == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["teacher.prompt_format=text", "teacher.system_prompt=Think."],
+            "prompt_format is text, which has no template",
+        ),
+        (
+            ["teacher.prompt_format=text", "prompts.0={source: dataset, path: x.jsonl, messages: chat}"],
+            "teacher.prompt_format is text and source 'x' has a chat column, messages: 'chat'",
+        ),
+    ],
+)
+def test_plain_text_has_neither_template_nor_roles(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    assert expected in message_of(tmp_path, *overrides)

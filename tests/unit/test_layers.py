@@ -12,7 +12,7 @@ ORDER = [
     "errors", "identity", "config", "config_file", "reference", "records", "soft_labels", "reasoning", "file_hash",
     "gguf", "models", "prompts", "planning", "parquet", "trace_store", "teachers", "verify", "filters", "corpus",
     "student", "build",
-    "estimate", "doctor", "report", "progress", "cli",
+    "estimate", "doctor", "report", "progress", "interrupt", "cli",
 ]  # fmt: skip
 # A corpus hands out a reader for training; it is imported only when asked for.
 EXCEPTIONS = {("corpus/read.py", "student")}

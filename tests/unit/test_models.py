@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import threading
+from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ import pytest
 from distill_data import file_hash, gguf
 from distill_data.errors import ModelError
 from distill_data.models import (
+    HUB_FILES,
+    MODEL_FILES,
     ModelSource,
     cache_folder,
     file_sha256,
@@ -140,6 +143,7 @@ def test_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyte
         ("gguf+package://json/m.gguf", "package json holds no m.gguf"),
         ("gguf+package://json", "PACKAGE/FILE"),
         ("gguf+package://json/../x.gguf", "PACKAGE/FILE"),
+        (f"gguf+package://json/{__file__}", "PACKAGE/FILE"),
         ("./nowhere", "'./nowhere' does not exist"),
         ("~/no/such/model", "does not exist"),
         ("models/teacher/v2", "'models/teacher/v2' does not exist"),
@@ -189,6 +193,25 @@ def test_folder_fingerprint_is_its_content(tiny_model: Path, tmp_path: Path, own
     (copy / "model.safetensors").write_bytes(weights)
     assert model_fingerprint(resolve_model(str(copy))) != first
     assert local_model_folder(resolve_model(str(copy))) == copy
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "additional_chat_templates/tool.jinja"])
+def test_what_loaders_read_changes_the_fingerprint(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_model, copy)
+    first = model_fingerprint(resolve_model(str(copy)))
+    for ours in ("training.json", "evaluation-01234567.json", "corpus.json", "notes.txt"):
+        (copy / ours).write_text("{}")
+    assert model_fingerprint(resolve_model(str(copy))) == first
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_text("changed")
+    assert model_fingerprint(resolve_model(str(copy))) != first
+
+
+def test_what_is_downloaded_holds_what_loaders_read() -> None:
+    for pattern in MODEL_FILES:
+        wanted = [pattern] if pattern == "*.py" else []
+        assert any(fnmatch(pattern.replace("*", "x"), known) for known in [*HUB_FILES, *wanted]), pattern
 
 
 def test_hash_cache_never_outlives_a_change(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,15 @@ def prompt_ids(count: int) -> pa.ChunkedArray:
     return pa.chunked_array([names[: count // 2], names[count // 2 :]], pa.string())
 
 
-def index_of(done: list[tuple[int, int]], error: str | None = None, prompt_tokens: int = 5) -> pa.Table:
+def index_of(
+    done: list[tuple[int, int]], error: str | None = None, prompt_tokens: int = 5, finish_reason: str = "stop"
+) -> pa.Table:
     count = len(done)
     columns = {
         "prompt_id": [f"p{row:06}" for row, _ in done],
         "sample_index": [sample for _, sample in done],
         "content_digest": [f"digest {row} {sample}" for row, sample in done],
+        "finish_reason": ["error" if error else finish_reason] * count,
         "error": [error] * count,
         "prompt_tokens": [prompt_tokens] * count,
         "completion_tokens": [row + sample for row, sample in done],
@@ -96,6 +99,18 @@ def test_a_prompt_that_was_too_long_is_asked_again_once_it_fits(
     assert (len(plan.missing), len(plan.finished)) == ((1, 0) if missing else (0, 1))
 
 
+@pytest.mark.parametrize(
+    ("finish_reason", "max_model_len", "missing"),
+    [("context", 100, False), ("context", 101, True), ("context", None, False), ("length", 1000, False)],
+)
+def test_a_trace_that_the_context_cut_is_made_again_with_more(
+    finish_reason: str, max_model_len: int | None, missing: bool
+) -> None:
+    index = index_of([(0, 0)], prompt_tokens=100, finish_reason=finish_reason)
+    plan = make_plan(prompt_ids(1), 1, index, max_model_len)
+    assert len(plan.missing) == missing
+
+
 @pytest.mark.parametrize("shard_size", [1, 4, 7, 51, 1000])
 def test_shards_cover_the_missing_work_once_in_order(shard_size: int) -> None:
     plan = make_plan(prompt_ids(17), 3, index_of([(2, 1), (9, 0)]), None)
@@ -121,6 +136,7 @@ def test_many_prompts() -> None:
             "prompt_id": ids.take(pa.array(rows)),
             "sample_index": pa.array(indexes, pa.int32()),
             "content_digest": pa.nulls(count, pa.string()),
+            "finish_reason": pa.nulls(count, pa.string()),
             "error": pa.nulls(count, pa.string()),
             "prompt_tokens": pa.array(np.full(count, 5), pa.int32()),
             "completion_tokens": pa.array(np.full(count, 5), pa.int32()),

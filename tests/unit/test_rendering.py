@@ -40,7 +40,6 @@ def test_the_system_prompt_comes_first_unless_there_is_one() -> None:
     assert with_system_prompt([USER], asked) == [{"role": "system", "content": "Think."}, USER]
     assert with_system_prompt([BRIEF, USER], asked) == [BRIEF, USER]
     assert with_system_prompt([USER], teacher()) == [USER]
-    assert with_system_prompt([USER], teacher(system_prompt="Think.", prompt_format="text")) == [USER]
 
 
 def test_a_chat_is_rendered_by_its_template(tokenizer: Any) -> None:
@@ -61,8 +60,8 @@ def test_template_arguments_reach_the_template(tokenizer: Any) -> None:
 
 
 def test_plain_text_is_fed_as_it_is(tokenizer: Any) -> None:
-    settings = teacher(prompt_format="text", system_prompt="Think.")
-    assert render_text(Prompt([BRIEF, USER], "s"), tokenizer, settings) == "Be brief.\nGrüße 你好 🙂"
+    settings = teacher(prompt_format="text")
+    assert render_text(Prompt([USER], "s"), tokenizer, settings) == "Grüße 你好 🙂"
     bare = make_tokenizer(chat_template=None)
     assert bare.decode(render_prompts([Prompt([USER], "s")], bare, settings)[0].token_ids) == "Grüße 你好 🙂"
 

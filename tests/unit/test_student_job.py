@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
+import shutil
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distill_data.build import assemble_version, generate_missing
-from distill_data.config import Config
+from distill_data.config import Config, Student
 from distill_data.corpus.read import Corpus, open_corpus
-from distill_data.errors import StudentError
-from distill_data.student.job import StudentPlan, evaluate, plan_student, report_student, train
+from distill_data.errors import ModelError, StudentError
+from distill_data.models import load_tokenizer, resolve_model
+from distill_data.student.job import StudentPlan, check_student, evaluate, plan_student, report_student, train
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
 
 LLAMA = {
@@ -43,6 +49,11 @@ def planned(config: Config, version: int = 1, **changes: Any) -> StudentPlan:
     return plan_student(Config.model_validate(config.model_dump() | {"student": student}), corpus(config, version))
 
 
+def whole_and_half(job: StudentPlan) -> list[str]:
+    """Names beside the student's folder, locks left out."""
+    return [entry.name for entry in job.folder.parent.iterdir() if entry.suffix != ".lock"]
+
+
 def test_what_decides_the_weights_decides_the_name(config: Config) -> None:
     base = planned(config).folder
     assert base == Path(config.root) / "students" / base.name
@@ -71,7 +82,7 @@ def test_a_student_is_trained_once_measured_and_reported(config: Config) -> None
     train(job, lambda now: steps.append(now.point.step))
     assert job.is_trained and not job.is_evaluated
     assert steps[-1] == 4
-    assert [entry.name for entry in job.folder.parent.iterdir()] == [job.folder.name]
+    assert whole_and_half(job) == [job.folder.name]
     unmeasured = report_student(job, created=True)
     assert (unmeasured.steps, unmeasured.created, unmeasured.before, unmeasured.after) == (4, True, None, None)
     evaluate(job)
@@ -93,7 +104,87 @@ def test_a_training_that_fails_leaves_nothing(config: Config, monkeypatch: pytes
     with pytest.raises(StudentError, match="out of memory"):
         train(job, lambda _: None)
     assert not job.is_trained
-    assert not list(job.folder.parent.glob(".*"))
+    assert not [name for name in whole_and_half(job) if name.startswith(".")]
+
+
+def test_a_second_trainer_finds_the_student_trained(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Path] = []
+
+    def slow(train_job: Any, on_step: Any) -> None:
+        started.append(train_job.output)
+        time.sleep(0.3)
+        (train_job.output / "training.json").write_text("{}")
+
+    monkeypatch.setattr("distill_data.student.training.train_student", slow)
+    job = planned(config, train={**STUDENT["train"], "seed": 11})
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(train, job, lambda _: None) for _ in range(2)]:
+            done.result()
+    assert len(started) == 1
+    assert job.is_trained
+
+
+def test_what_a_killed_training_left_is_replaced(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(train_job: Any, on_step: Any) -> None:
+        (train_job.output / "training.json").write_text("{}")
+
+    monkeypatch.setattr("distill_data.student.training.train_student", quick)
+    job = planned(config, train={**STUDENT["train"], "seed": 12})
+    for half in (job.folder, job.folder.with_name(f".{job.folder.name}.99999999")):
+        half.mkdir(parents=True)
+        (half / "model.safetensors").write_text("half")
+    other = job.folder.with_name(f".{job.folder.name}x.99999999")
+    other.mkdir()
+    train(job, lambda _: None)
+    assert sorted(entry.name for entry in job.folder.iterdir()) == ["corpus.json", "training.json"]
+    assert not job.folder.with_name(f".{job.folder.name}.99999999").exists()
+    other.rmdir()  # another student's, and still there
+
+
+def test_the_untrained_student_is_gone_before_the_trained_one_comes(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distill_data.student import model
+
+    job = planned(config, train={**STUDENT["train"], "seed": 13})
+    train(job, lambda _: None)
+    load_student, load_saved_student = model.load_student, model.load_saved_student
+    untrained: list[Any] = []
+
+    def load(*arguments: Any) -> Any:
+        loaded = load_student(*arguments)
+        untrained.append(weakref.ref(loaded))
+        return loaded
+
+    def load_saved(*arguments: Any, **options: Any) -> Any:
+        assert [reference() for reference in untrained] == [None]
+        return load_saved_student(*arguments, **options)
+
+    monkeypatch.setattr(model, "load_student", load)
+    monkeypatch.setattr(model, "load_saved_student", load_saved)
+    evaluate(job)
+    assert job.is_evaluated
+
+
+def test_a_model_is_checked_by_its_config_alone(
+    config: Config, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", build)
+    tokenizer = load_tokenizer(resolve_model(str(tiny_model)))
+    stored = json.loads((tiny_model / "config.json").read_text())
+    expected = f"vocabulary of {stored['vocab_size']} for {len(tokenizer)} tokens"
+    assert check_student(Student(model=str(tiny_model)), tokenizer).endswith(expected)
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_model, copy)
+    (copy / "config.json").write_text(json.dumps(stored | {"vocab_size": 9}))
+    with pytest.raises(StudentError, match="the student has 9 token ids"):
+        check_student(Student(model=str(copy)), tokenizer)
+    (copy / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ModelError, match="is a t5, no causal language model"):
+        check_student(Student(model=str(copy)), tokenizer)
 
 
 def test_nothing_held_out_is_nothing_to_measure(config: Config) -> None:

@@ -42,6 +42,18 @@ def test_what_changes_rows_changes_the_digest(make_job: MakeJob, sections: dict[
     assert make_job(**sections).digest != make_job().digest
 
 
+def test_another_scorer_changes_the_digest(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored, plain = {"judge": {"verifier": "reasoning_gym"}}, make_job().digest
+    digests = {make_job(**JUDGE).digest, make_job(**scored).digest}
+    monkeypatch.setattr("distill_data.verify.judge.version", lambda package: f"{package} 99")
+    assert make_job(**JUDGE).digest in digests
+    digests.add(make_job(**scored).digest)
+    monkeypatch.setattr("distill_data.verify.exact.ExactVerifier.version", 2)
+    digests.add(make_job(**JUDGE).digest)
+    assert len(digests) == 4
+    assert make_job().digest == plain
+
+
 def test_other_traces_teachers_and_prompts_change_the_digest(make_job: MakeJob, tmp_path: Path) -> None:
     prompts = make_prompts(3)
     traces = right_or_wrong(prompts, 1)

@@ -56,6 +56,16 @@ def test_a_damaged_manifest_is_named(manifest: Manifest, tmp_path: Path) -> None
         read_manifest(folder)
 
 
+@pytest.mark.parametrize("path", ["/etc/passwd", "../v2/x.parquet", "traces/../../x", "traces//x", "x.parquet"])
+def test_a_file_outside_the_version_is_refused(path: str, manifest: Manifest, tmp_path: Path) -> None:
+    files = [file.model_dump() for file in manifest.files]
+    folder = change(tmp_path / "corpora" / "sums" / "v1", files=[files[0] | {"path": path}, *files[1:]])
+    with pytest.raises(CorpusError) as caught:
+        read_manifest(folder)
+    assert f"file path {path!r} is not of the form FAMILY/FILE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_packages_name_what_is_installed() -> None:
     import pyarrow
 

@@ -74,6 +74,20 @@ def test_the_reader_gives_the_traces_that_fit(corpus: Corpus) -> None:
     assert len(corpus.reader("train", max_length=limit)) == sum(length <= limit for length in lengths)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 10, 13, 1000])
+def test_the_head_is_the_first_rows(corpus: Corpus, rows: int) -> None:
+    for family in ("traces", "soft_labels"):
+        assert len(corpus.files(family, "train")) > 1
+        assert corpus.head(family, "train", rows).equals(corpus.table(family).slice(0, rows))
+
+
+def test_the_head_reads_no_later_file(corpus: Corpus) -> None:
+    corpus.files("soft_labels", "train")[1].write_bytes(b"no parquet")
+    assert len(corpus.head("soft_labels", "train", 10)) == 10
+    with pytest.raises(CorpusError, match="cannot be read"):
+        corpus.head("soft_labels", "train", 11)
+
+
 def test_an_unknown_family_or_split_is_named(corpus: Corpus) -> None:
     with pytest.raises(CorpusError, match=r"'logits' is no file family of sums@v1: use traces, soft_labels"):
         corpus.table("logits")

@@ -7,6 +7,7 @@ import pytest
 
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.manifest import MANIFEST_NAME
+from distill_data.corpus.read import open_corpus
 from distill_data.corpus.versions import (
     find_version,
     list_corpora,
@@ -15,7 +16,7 @@ from distill_data.corpus.versions import (
     parse_reference,
     version_with_digest,
 )
-from distill_data.errors import CorpusError
+from distill_data.errors import CorpusError, InputError
 
 MakeJob = Callable[..., Assembly]
 
@@ -57,7 +58,7 @@ def test_references() -> None:
 
 @pytest.mark.parametrize("reference", ["", "a@", "a@1", "a@v0", "a@v01", "a@v1@v2", "../a", ".a", "a/b", "a@v1\n"])
 def test_a_bad_reference_is_refused(reference: str) -> None:
-    with pytest.raises(CorpusError, match="is no corpus reference: write NAME or NAME@vN"):
+    with pytest.raises(InputError, match="is no corpus reference: write NAME or NAME@vN"):
         parse_reference(reference)
 
 
@@ -76,3 +77,13 @@ def test_the_latest_version_with_a_digest_is_found(make_job: MakeJob, tmp_path: 
         assemble(job, lambda progress: None)
     assert [version_with_digest(tmp_path, "sums", job.digest) for job in jobs] == [1, 2]
     assert version_with_digest(tmp_path, "sums", "0" * 64) is None
+
+
+def test_a_damaged_manifest_blocks_no_build(make_job: MakeJob, tmp_path: Path) -> None:
+    first, second = make_job(), make_job(filters={"truncated": False})
+    assemble(first, lambda progress: None)
+    make_versions(tmp_path, "sums", 2)
+    assert version_with_digest(tmp_path, "sums", first.digest) == 1
+    assert assemble(second, lambda progress: None).version == 3
+    with pytest.raises(CorpusError, match="is damaged"):
+        open_corpus("sums@v2", tmp_path)

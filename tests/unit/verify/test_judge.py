@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 
 from distill_data.config import Judge, ReasoningGymPrompts
-from distill_data.errors import InputError
+from distill_data.errors import ConfigError, InputError
 from distill_data.prompts import load_prompts
 from distill_data.records import Prompt, table_to_prompts
-from distill_data.verify import judge_answers, make_verifier
+from distill_data.verify import judge_answers, make_verifier, require_safe_scorer, verifier_identity
 
 
 def ask(reference: str | None) -> Prompt:
@@ -90,6 +92,7 @@ def test_a_prompt_of_another_source_is_compared_as_exact_does() -> None:
 def test_pass_score_is_compared_before_rounding() -> None:
     class Fixed:
         name = "fixed"
+        version = 1
 
         def score(self, answer: str, prompt: Prompt) -> float:
             return float(answer)
@@ -104,3 +107,25 @@ def test_no_answers() -> None:
     verdicts = judge_answers(make_verifier(Judge(verifier="exact")), [], [], 1.0)
     assert verdicts.score.shape == (0,)
     assert verdicts.error == []
+
+
+def test_the_identity_names_what_scores() -> None:
+    package = version("reasoning-gym")
+    assert verifier_identity(Judge(verifier="exact")) == {"verifier": "exact", "version": 1}
+    assert verifier_identity(Judge(verifier="reasoning_gym")) == {
+        "verifier": "reasoning_gym",
+        "version": 1,
+        "reasoning-gym": package,
+    }
+
+
+@pytest.mark.parametrize("task", ["n_queens", "puzzle24", "simple_integration"])
+def test_a_scorer_that_runs_text_as_code_is_refused(task: str) -> None:
+    source = ReasoningGymPrompts(source="reasoning_gym", task=task, size=1)
+    with pytest.raises(ConfigError, match=f"the scorer of {task} runs the teacher's answer as code"):
+        require_safe_scorer(source)
+
+
+@pytest.mark.parametrize("task", ["chain_sum", "basic_arithmetic"])
+def test_a_scorer_that_only_compares_is_fine(task: str) -> None:
+    require_safe_scorer(ReasoningGymPrompts(source="reasoning_gym", task=task, size=1))
