@@ -280,7 +280,7 @@ class Filters(Section):
 
 
 class Validation(Section):
-    """Held-out rows. Split by prompt, never by sample, by a hash of the prompt: later versions hold out the same."""
+    """Held-out rows. Split by prompt, never by sample, by a hash of the prompt."""
 
     fraction: Fraction = 0.1
     """Share of prompts held out; when above 0, at least one prompt and never all of them."""

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 
 from distill_data import open_corpus
 from distill_data.config import Config
@@ -37,9 +37,11 @@ def run_names() -> list[str]:
 def artifact(key: str) -> Any:
     """Data of the latest artifact with this key."""
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate({"key": {"any_": [key]}}))
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter.model_validate({"key": {"any_": [key]}}), sort=ArtifactSort.UPDATED_DESC
+        )
     assert found, f"no artifact {key}"
-    return found[-1].data
+    return found[0].data
 
 
 def test_distill_does_all_that_the_config_asks_for_once(settings: Config) -> None:
