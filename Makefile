@@ -23,7 +23,7 @@ define uv_install
 endef
 
 .venv/bin/uv:
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a .venv: install its venv module (Debian: apt install python3-venv)"; exit 1; }
 	$(BIN)/pip install -qq --disable-pip-version-check uv
 
 .venv/installed-$(EXTRA): .venv/bin/uv pyproject.toml requirements/cpu-overrides.txt requirements/constraints.txt

@@ -59,6 +59,7 @@ def run(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = Fa
 @app.command()
 def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
     """Show the resolved config, what is missing, and what it will cost; starts no engine."""
+    _prepare(verbose=False)
     from distill_data.build import plan_build
     from distill_data.config_file import load_config
     from distill_data.prompts import load_prompts
@@ -127,6 +128,7 @@ def evaluate(
 @app.command()
 def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
     """Check config, prompts, model, template, student and disk before any engine starts."""
+    _prepare(verbose=False)
     from distill_data.config_file import load_config
     from distill_data.doctor import examine
     from distill_data.report import checks_summary
