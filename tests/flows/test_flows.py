@@ -19,6 +19,7 @@ from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 
 from distill_data import open_corpus
+from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.errors import CorpusError, ModelError, StudentError
 from distill_data.trace_store import TraceStore
@@ -164,3 +165,31 @@ def test_ctrl_c_commits_what_is_finished_and_says_how_to_go_on(job: dict[str, An
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     store = TraceStore(job["root"], next(Path(job["root"], "traces").iterdir()).name)
     assert 0 < len(store.index()) < 8000
+
+
+def test_the_command_line_prints_one_document_per_command(
+    job: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(job), encoding="utf-8")
+    monkeypatch.setattr("distill_data.interrupt.leave_on_interrupt", lambda say: None)  # Ctrl-C stays pytest's
+
+    def run(*arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["distill-data", *arguments, "--json"])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert not left.value.code
+        return json.loads(capsys.readouterr().out)
+
+    built = run("build", str(config))
+    assert {
+        "corpus", "path", "created", "rows", "dropped", "generated_traces", "generated_tokens", "reused_traces",
+        "engine_seconds", "tokens_per_second",
+    } <= built.keys()  # fmt: skip
+    assert (built["corpus"], built["created"], built["generated_traces"]) == ("arithmetic@v1", True, 160)
+    trained = run("train", str(config), "--corpus", "arithmetic@v1", "--set", "student.train.steps=4")
+    assert (trained["corpus"], trained["steps"], trained["created"]) == ("arithmetic@v1", 4, True)
+    measured = run("evaluate", str(config), "--set", "student.train.steps=4")
+    assert measured["after"] == trained["after"]
+    whole = run("run", str(config), "--set", "student.train.steps=4")
+    assert not whole["build"]["created"] and not whole["student"]["created"]
