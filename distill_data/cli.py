@@ -185,11 +185,12 @@ def _with_student(config: Path, overrides: list[str]) -> Any:
 
 
 def _prepare(verbose: bool) -> None:
-    """Leave well on Ctrl-C, and keep libraries quiet; set before they are imported."""
+    """Leave well on Ctrl-C, and keep libraries quiet unless they shall speak; set before they are imported."""
     from distill_data.interrupt import leave_on_interrupt
 
     leave_on_interrupt(_interrupted)
     if verbose:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
         return
     import warnings
 

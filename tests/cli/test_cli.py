@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -236,3 +237,16 @@ def test_nothing_heavy_is_loaded_to_start(statement: str) -> None:
     loaded = set(done.stderr.split())
     assert "distill_data" in loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(("verbose", "level", "console"), [(True, "INFO", None), (False, None, "CRITICAL")])
+def test_verbose_lets_libraries_speak(
+    monkeypatch: pytest.MonkeyPatch, verbose: bool, level: str | None, console: str | None
+) -> None:
+    for name in ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("distill_data.interrupt.leave_on_interrupt", lambda say: None)
+    cli._prepare(verbose)
+    assert os.environ.get("PREFECT_LOGGING_LEVEL") == level
+    assert os.environ.get("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL") == console
