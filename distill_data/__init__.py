@@ -5,6 +5,7 @@ The modules in reading order, low to high; a module imports only what stands abo
 
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds
+prompt_config  what a section of the config is; the sections of prompt sources
 config         the config tree: every key, its type, default and meaning
 config_file    how YAML and `--set` become a config
 reference      README's configuration reference, made from the config classes
@@ -15,14 +16,20 @@ reasoning      thinking and answer of a completion; the short final answer in an
 file_hash      hashes of big files, read once; the cache folder
 gguf           GGUF files, also in Python packages, as folders that transformers and vLLM load
 models         where a model reference points, and what a model adds to its teacher's id
+teacher_identity  who a config's teacher is, and the ingredients of its id
 prompts        sources -> one table of unique prompts
 planning       what is missing, cut into shards
+part_file      one committed part as a file; what shows that it is whole
 trace_store    committed parts of one teacher: commit, index, read
-teachers       vLLM (or replay) behind one protocol; the worker that owns it; the pool that feeds workers
+dead_letters   prompts that killed the engine, readable beside the parts
+lease          one build at a time per teacher
+teachers       vLLM (or replay) behind one protocol; the worker that owns it; the pool that feeds workers; only
+               teachers/vllm_*.py import vllm
 verify         verifiers: each scores one answer against its prompt
 filters        drop rules and their reasons
 corpus         assemble a version, its manifest and card; open it; verify it
 student        dataset, losses, training and evaluation of a student
+session        a teacher's lease and its workers, for one build
 build          a build, step by step
 estimate       what a build will cost
 doctor         what can be checked before an engine starts

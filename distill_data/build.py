@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from distill_data import config
 from distill_data.corpus.assemble import Assembly, AssemblyProgress, assemble
@@ -16,12 +16,24 @@ from distill_data.corpus.digest import corpus_digest
 from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.versions import version_folder, version_with_digest
 from distill_data.errors import TeacherError
-from distill_data.identity import teacher_id
-from distill_data.models import ModelSource, model_fingerprint, resolve_model
-from distill_data.planning import Plan, cut_shards, make_plan
+from distill_data.lease import Busy
+from distill_data.models import load_tokenizer
+from distill_data.planning import Plan, Retries, make_plan, sampled_as
+from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.prompts import PromptSet, save_prompts
-from distill_data.teachers.messages import WorkerJob
-from distill_data.teachers.pool import NOTHING_GENERATED, GenerationProgress, GenerationReport, TeacherPool
+from distill_data.reasoning import Splitter, split_completion
+from distill_data.session import teacher_session
+from distill_data.teacher_identity import TeacherIdentity, identify_teacher
+from distill_data.teachers.generation import (
+    NO_BUDGET,
+    NOTHING_GENERATED,
+    Budget,
+    GenerationProgress,
+    GenerationReport,
+    Work,
+)
+from distill_data.teachers.pool import TeacherPool
+from distill_data.teachers.vllm_reasoning import parser_splitter
 from distill_data.trace_store import TraceStore
 from distill_data.verify import require_safe_scorer
 
@@ -32,10 +44,10 @@ class BuildPlan:
 
     config: config.Config
     prompts: PromptSet
-    source: ModelSource
-    ingredients: dict[str, Any]
+    identity: TeacherIdentity
     store: TraceStore
     plan: Plan
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,72 +66,95 @@ class BuildReport:
     generated_traces: int
     generated_tokens: int
     reused_traces: int
+    restarts: int  # of workers that died or hung
+    regenerated_traces: int  # that died with them
+    dead_letters: int
     load_seconds: float
     engine_seconds: float
     tokens_per_second: float
     soft_label_bytes_per_token: float | None
 
 
-def teacher_ingredients(teacher: config.Teacher, source: ModelSource) -> dict[str, Any]:
-    """Everything that changes what the teacher says, and nothing that does not.
+@dataclass(frozen=True)
+class BuildPause:
+    """What a build did that stopped before its end, as it was asked to; the same command goes on."""
 
-    The model's fingerprint covers its tokenizer and chat template. How many samples are taken, how the text is
-    split into thinking and answer, and how the engine runs are left out.
-    """
-    return {
-        "model": model_fingerprint(source),
-        "backend": teacher.backend,
-        "prompt_format": teacher.prompt_format,
-        "system_prompt": teacher.system_prompt,
-        "chat_template_kwargs": teacher.chat_template_kwargs,
-        "dtype": teacher.dtype,
-        "head_dtype": "float32",
-        "quantization": teacher.quantization,
-        "sampling": teacher.sampling.model_dump(exclude={"samples"}),
-        "soft_labels": teacher.soft_labels.model_dump(),
-        "logprobs_mode": "raw_logprobs",
-    }
+    corpus: str  # NAME: there is no new version
+    paused: str  # why
+    generated_traces: int
+    generated_tokens: int
+    missing_traces: int
 
 
-def plan_build(settings: config.Config, prompts: PromptSet) -> BuildPlan:
-    """Find the teacher's id and what its trace store lacks. Starts nothing.
+def plan_build(settings: config.Config, prompts: PromptSet, retry_failed: bool = False) -> BuildPlan:
+    """Find the teacher's id and what its trace store lacks, with `retry_failed` also what failed. Starts nothing.
 
     A branch of a hub model is pinned to the commit that the id is made of: a push during a long build changes nothing.
     """
     if settings.judge is not None and settings.judge.verifier == "reasoning_gym":
         for prompt_source in settings.prompts:
-            if isinstance(prompt_source, config.ReasoningGymPrompts):
+            if isinstance(prompt_source, ReasoningGymPrompts):
                 require_safe_scorer(prompt_source)
-    source = resolve_model(settings.teacher.model, settings.teacher.revision)
-    ingredients = teacher_ingredients(settings.teacher, source)
-    source = replace(source, revision=ingredients["model"].get("commit", source.revision))
-    store = TraceStore(settings.root, teacher_id(ingredients))
-    return BuildPlan(settings, prompts, source, ingredients, store, _plan(settings, prompts, store))
+    identity = identify_teacher(settings.teacher)
+    store = TraceStore(settings.root, identity.teacher_id)
+    return BuildPlan(
+        settings, prompts, identity, store, plan_traces(settings, prompts, store, retry_failed), retry_failed
+    )
 
 
 def generate_missing(
-    build: BuildPlan, on_progress: Callable[[GenerationProgress], None], verbose: bool = False
-) -> GenerationReport:
+    build: BuildPlan,
+    on_progress: Callable[[GenerationProgress], None],
+    *,
+    budget: Budget = NO_BUDGET,
+    say: Callable[[str], object] = lambda _: None,
+    verbose: bool = False,
+) -> tuple[BuildPlan, GenerationReport]:
     """Generate and commit what is missing; starts no engine when nothing is.
 
+    Planned again once no other build of this teacher is at work: returned is the build as it then was. `say` takes
+    a line for the person who waits.
+
     Raises:
-        TeacherError: a worker died or failed; what was committed is kept.
+        TeacherError: no worker can be kept alive; what was committed is kept.
     """
     if len(build.plan.missing) == 0:
-        return NOTHING_GENERATED
+        return build, NOTHING_GENERATED
     settings = build.config
-    root = Path(settings.root)
-    job = WorkerJob(
-        teacher=settings.teacher,
-        storage=settings.storage,
-        source=build.source,
+    try:
+        with teacher_session(settings, build.identity, say, verbose) as pool:
+            build = replace(build, plan=plan_traces(settings, build.prompts, build.store, build.retry_failed))
+            if len(build.plan.missing) == 0:
+                return build, NOTHING_GENERATED
+            build.store.remove_leftovers()
+            return build, _generate(build, pool, budget, on_progress)
+    except Busy as busy:
+        return build, replace(NOTHING_GENERATED, paused=str(busy))
+
+
+def _generate(
+    build: BuildPlan, pool: TeacherPool, budget: Budget, on_progress: Callable[[GenerationProgress], None]
+) -> GenerationReport:
+    """One run, and where `retry_truncated` is set another one for what the first one's `max_tokens` cut."""
+    report = pool.run(work_of(build), budget, on_progress)
+    again = plan_traces(build.config, build.prompts, build.store)
+    if report.paused is not None or len(again.missing) == 0:
+        return report
+    return report + pool.run(work_of(replace(build, plan=again)), budget.after(report), on_progress)
+
+
+def work_of(build: BuildPlan) -> Work:
+    """What is missing, as the pool of workers takes it; saves the prompts for them."""
+    root = Path(build.config.root)
+    return Work(
+        missing=build.plan.missing,
+        prompt_ids=build.prompts.table["prompt_id"],
+        prompts_path=save_prompts(build.prompts, root),
+        storage=build.config.storage,
         root=root,
         teacher_id=build.store.teacher_id,
-        ingredients=build.ingredients,
-        prompts_path=save_prompts(build.prompts, root),
+        ingredients=build.identity.ingredients,
     )
-    shards = cut_shards(build.plan.missing, settings.storage.shard_size)
-    return TeacherPool(job, shards, on_progress, verbose).run()
 
 
 def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress], None]) -> tuple[Manifest, bool]:
@@ -128,7 +163,7 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
     Raises:
         TeacherError: traces are still missing.
     """
-    done = replace(build, plan=_plan(build.config, build.prompts, build.store))
+    done = replace(build, plan=plan_traces(build.config, build.prompts, build.store))
     if len(done.plan.missing):
         raise TeacherError(
             f"{len(done.plan.missing)} of {done.plan.wanted} traces are still missing: run the same command again"
@@ -141,16 +176,33 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
         store=build.store,
         finished=done.plan.finished,
         teacher_id=build.store.teacher_id,
-        teacher=build.ingredients,
+        teacher=build.identity.ingredients,
         tokenizer=build.store.description()["tokenizer"],
         digest=digest_of(done),
+        split=_splitter(build),
     )
     return assemble(job, on_progress), True
 
 
-def _plan(settings: config.Config, prompts: PromptSet, store: TraceStore) -> Plan:
-    teacher = settings.teacher
-    return make_plan(prompts.table["prompt_id"], teacher.sampling.samples, store.index(), teacher.engine.max_model_len)
+def plan_traces(settings: config.Config, prompts: PromptSet, store: TraceStore, retry_failed: bool = False) -> Plan:
+    """What is wanted, against what the store holds."""
+    teacher, sources = settings.teacher, prompts.table["source"]
+    retries = Retries(
+        max_model_len=teacher.engine.max_model_len,
+        max_tokens=teacher.retry_truncated.max_tokens if teacher.retry_truncated else None,
+        failed=retry_failed,
+        sampled_max_tokens=sampled_as(settings, sources, "max_tokens") if teacher.mode == "generate" else None,
+    )
+    samples = sampled_as(settings, sources, "samples")
+    return make_plan(prompts.table["prompt_id"], samples, store.index(), retries)
+
+
+def _splitter(build: BuildPlan) -> Splitter:
+    """What tells thinking from answer: the parser that the config names, or its tags."""
+    teacher = build.config.teacher
+    if teacher.reasoning_parser is None:
+        return partial(split_completion, reasoning=teacher.reasoning)
+    return parser_splitter(teacher, load_tokenizer(build.identity.source, trust_remote_code=teacher.trust_remote_code))
 
 
 def digest_of(build: BuildPlan) -> str:
@@ -183,8 +235,22 @@ def report_build(build: BuildPlan, generation: GenerationReport, manifest: Manif
         generated_traces=generation.traces,
         generated_tokens=generation.tokens,
         reused_traces=len(build.plan.finished),
+        restarts=generation.restarts,
+        regenerated_traces=generation.regenerated,
+        dead_letters=generation.dead_letters,
         load_seconds=round(generation.load_seconds, 2),
         engine_seconds=round(generation.engine_seconds, 2),
         tokens_per_second=round(generation.tokens_per_second, 1),
         soft_label_bytes_per_token=statistics.get("soft_label_bytes_per_token"),
+    )
+
+
+def report_pause(build: BuildPlan, generation: GenerationReport) -> BuildPause:
+    """The figures of a build that paused."""
+    return BuildPause(
+        corpus=build.config.name,
+        paused=generation.paused or "",
+        generated_traces=generation.traces,
+        generated_tokens=generation.tokens,
+        missing_traces=len(build.plan.missing) - generation.traces,
     )

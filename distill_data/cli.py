@@ -25,6 +25,7 @@ app.add_typer(corpus_app, name="corpus")
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # typer carries a copy of click of its own
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+PAUSED = 3
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config.")]
 Overrides = Annotated[
@@ -33,6 +34,15 @@ Overrides = Annotated[
 NO_OVERRIDES: list[str] = []
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let vLLM, Prefect and transformers speak.")]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", min=1, help="Pause after this many completion tokens; all is kept.")
+]
+MaxHours = Annotated[
+    float | None, typer.Option("--max-hours", min=0, help="Pause after this many hours of generating; all is kept.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Generate traces again that failed or killed the engine before.")
+]
 CorpusOption = Annotated[
     str | None, typer.Option("--corpus", metavar="NAME@vN", help="Corpus version; the config's latest when left out.")
 ]
@@ -41,7 +51,15 @@ Root = Annotated[str, typer.Option(envvar="DISTILL_DATA_ROOT", help="Folder that
 
 
 @app.command()
-def run(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False, verbose: Verbose = False) -> None:
+def run(
+    config: ConfigPath,
+    set_: Overrides = NO_OVERRIDES,
+    max_tokens: MaxTokens = None,
+    max_hours: MaxHours = None,
+    retry_failed: RetryFailed = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Build the corpus, train the student, evaluate it: whatever the config asks for."""
     from distill_data.config_file import load_config
 
@@ -49,11 +67,15 @@ def run(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = Fa
     _prepare(verbose)
     from distill_data.progress import shown_on_stderr
     from distill_data.report import run_summary
-    from flows.distill import distill
+    from distill_data.session import early_session
+    from distill_data.teachers.generation import Budget
 
-    with shown_on_stderr():
-        report = distill(settings, verbose)
+    with shown_on_stderr(), early_session(settings, verbose):
+        from flows.distill import distill
+
+        report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
     _print(report, as_json, run_summary)
+    _exit_if_paused(report.build)
 
 
 @app.command()
@@ -66,13 +88,19 @@ def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = F
     from distill_data.report import describe_plan, plan_summary
 
     settings = load_config(config, set_)
-    described = describe_plan(plan_build(settings, load_prompts(list(settings.prompts))))
+    described = describe_plan(plan_build(settings, load_prompts(list(settings.prompts), settings.teacher.mode)))
     _print(described, as_json, plan_summary)
 
 
 @app.command()
 def build(
-    config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False, verbose: Verbose = False
+    config: ConfigPath,
+    set_: Overrides = NO_OVERRIDES,
+    max_tokens: MaxTokens = None,
+    max_hours: MaxHours = None,
+    retry_failed: RetryFailed = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Bring the corpus up to date: prompts to a new version, if anything is new."""
     from distill_data.config_file import load_config
@@ -81,11 +109,15 @@ def build(
     _prepare(verbose)
     from distill_data.progress import shown_on_stderr
     from distill_data.report import build_summary
-    from flows.build import build_corpus
+    from distill_data.session import early_session
+    from distill_data.teachers.generation import Budget
 
-    with shown_on_stderr():
-        report = build_corpus(settings, verbose)
+    with shown_on_stderr(), early_session(settings, verbose):
+        from flows.build import build_corpus
+
+        report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
     _print(report, as_json, build_summary)
+    _exit_if_paused(report)
 
 
 @app.command()
@@ -200,6 +232,13 @@ def _prepare(verbose: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def _exit_if_paused(report: Any) -> None:
+    from distill_data.build import BuildPause
+
+    if isinstance(report, BuildPause):
+        raise typer.Exit(PAUSED)
+
+
 def _print(result: Any, as_json: bool, summary: Any) -> None:
     """One JSON document, or the text that a summary makes of the result."""
     if as_json:
@@ -221,7 +260,7 @@ def _plain(value: Any) -> Any:
 
 
 def main() -> None:
-    """Run the command line; exit 0 when done, 1 when it failed, 2 for wrong usage or config."""
+    """Run the command line; exit 0: done, 1: failed, 2: wrong usage or config, 3: paused as asked."""
     try:
         status = app(standalone_mode=False)
     except DistillDataError as error:

@@ -7,22 +7,21 @@ Validators only look at values: no file is opened and no model is loaded here.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from distill_data.identity import canonical_json
+from distill_data.prompt_config import (
+    DatasetPrompts,
+    Mode,
+    Options,
+    PromptSource,
+    SamplingOverrides,
+    Section,
+    Temperature,
+    TokenIds,
+    TopP,
+)
 
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 
@@ -37,107 +36,21 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-def _can_be_hashed(options: dict[str, Any]) -> dict[str, Any]:
-    try:
-        canonical_json(options)
-    except TypeError as error:
-        raise ValueError(f"{str(error).removeprefix('value.')}: use text, numbers, true, false, lists") from None
-    return options
-
-
-Options = Annotated[dict[str, Any], AfterValidator(_can_be_hashed)]
-
-
-class Section(BaseModel):
-    """A part of the config: frozen, unknown keys refused, `true` and `"5"` are no numbers."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-    )
-
-
-class ReasoningGymPrompts(Section):
-    """Prompts made by a reasoning_gym task: endless, checkable, reproducible from a seed."""
-
-    source: Literal["reasoning_gym"]
-    """Which kind of source this is."""
-    task: str
-    """Name of the reasoning_gym dataset, such as `chain_sum`."""
-    size: PositiveInt
-    """How many prompts to make."""
-    seed: int = 0
-    """Seed of the task's generator; the same seed and options give the same prompts."""
-    options: Options = {}
-    """Options of the task, as reasoning_gym names them."""
-    name: str | None = None
-    """Name of this source in corpora and reports; `task` when left out."""
-
-    @property
-    def label(self) -> str:
-        """The name that rows of this source carry."""
-        return self.name or self.task
-
-
-class DatasetPrompts(Section):
-    """Prompts from whatever `datasets.load_dataset` reads: a hub id, a folder, Parquet, JSON lines, CSV."""
-
-    source: Literal["dataset"]
-    """Which kind of source this is."""
-    path: str
-    """Hub id, local folder, or local `.parquet`, `.jsonl`, `.json`, `.csv` file."""
-    subset: str | None = None
-    """Configuration of a hub dataset (`load_dataset`'s `name`)."""
-    split: str = "train"
-    """Split to read."""
-    revision: str | None = None
-    """Revision of a hub dataset."""
-    prompt: str | None = None
-    """Text column that holds the prompt; it becomes one user message."""
-    messages: str | None = None
-    """Chat column: a list of `{role, content}`."""
-    reference: str | None = None
-    """Column with the right answer, for verifiers that need one."""
-    limit: PositiveInt | None = None
-    """Take at most this many rows, from the top."""
-    name: str | None = None
-    """Name of this source in corpora and reports; the last part of `path` when left out."""
-
-    @model_validator(mode="after")
-    def _exactly_one_prompt_column(self) -> DatasetPrompts:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError(
-                f"needs exactly one of prompt: (a text column) and messages: (a chat column), "
-                f"got prompt={self.prompt!r} and messages={self.messages!r}"
-            )
-        return self
-
-    @property
-    def label(self) -> str:
-        """The name that rows of this source carry."""
-        return self.name or Path(self.path).name.split(".")[0]
-
-
-PromptSource = Annotated[ReasoningGymPrompts | DatasetPrompts, Field(discriminator="source")]
-
-
 class Sampling(Section):
     """How the teacher samples. Part of the teacher's id, except `samples`."""
 
     samples: PositiveInt = 1
     """Traces per prompt. Raising it later generates only the new ones."""
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.7
+    temperature: Temperature = 0.7
     """Sampling temperature; 0 is greedy. Soft labels are always the distribution at temperature 1."""
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    top_p: TopP = 1.0
     """Nucleus sampling; below 1 it costs 1.4 to 1.9 times the time on a CPU."""
     top_k: NonNegativeInt = 0
     """Sample from the k likeliest tokens only; 0 is off."""
     max_tokens: PositiveInt = 512
     """A trace is cut after this many completion tokens (finish reason `length`)."""
+    stop_token_ids: TokenIds = []
+    """Further token ids that end a trace, beside EOS."""
     seed: int = 0
     """Each trace is sampled with its own seed, made from this, its prompt and its sample index."""
 
@@ -148,6 +61,23 @@ class Sampling(Section):
                 f"temperature 0 gives the same trace {self.samples} times: set samples: 1 or raise temperature"
             )
         return self
+
+    def with_overrides(self, overrides: dict[str, Any] | None) -> Sampling:
+        """How a source with these overrides (see `SamplingOverrides`) samples; itself where there are none.
+
+        Raises:
+            pydantic.ValidationError: an override that is unknown or out of range.
+        """
+        if overrides is None:
+            return self
+        return self.model_copy(update=SamplingOverrides.model_validate(overrides).model_dump(exclude_none=True))
+
+
+class RetryTruncated(Section):
+    """Traces that hit `max_tokens` are generated again with more room. Never part of the teacher's id."""
+
+    max_tokens: PositiveInt
+    """Traces that hit max_tokens are generated again with this many."""
 
 
 class SoftLabelSelection(Section):
@@ -198,6 +128,10 @@ class Engine(Section):
     """KV cache on a machine without a GPU, in GiB."""
     enforce_eager: bool | None = None
     """Skip compilation and CUDA graphs; when left out: true on a CPU, false on a GPU."""
+    load_seconds: PositiveFloat = 1800.0
+    """An engine that is not up after this many seconds is started again."""
+    hang_seconds: PositiveFloat = 300.0
+    """An engine that has requests and produces no token for this many seconds is ended and started again."""
     options: Options = {}
     """Further keyword arguments of `vllm.EngineArgs` that change only how it runs: parallelism, memory, scheduling."""
 
@@ -221,6 +155,9 @@ class Teacher(Section):
     """Branch, tag or commit of a hub id; the commit it names goes into the teacher's id."""
     backend: Literal["vllm", "replay"] = "vllm"
     """`replay` makes up traces from a hash, with the model's tokenizer and no model: for dry runs and tests."""
+    mode: Mode = "generate"
+    """`generate`: the teacher writes completions. `score`: it scores completions that exist already, by teacher
+    forcing; `sampling` then plays no part."""
     system_prompt: str | None = None
     """System message put before every prompt that has none of its own."""
     prompt_format: Literal["chat", "text"] = "chat"
@@ -235,10 +172,16 @@ class Teacher(Section):
     """Run code that ships with the model. Only for models that you have read."""
     sampling: Sampling = Sampling()
     """How traces are sampled."""
+    retry_truncated: RetryTruncated | None = None
+    """More room for the traces that hit `max_tokens`; left out: they stay as they are."""
     soft_labels: SoftLabelSelection = SoftLabelSelection()
     """What is kept of every token's distribution."""
     reasoning: Reasoning = Reasoning()
     """How thinking is told from the answer."""
+    reasoning_parser: str | None = None
+    """vLLM reasoning parser that tells thinking from the answer, such as `deepseek_r1` or `qwen3`, instead of the tags
+    of `reasoning`; it sees `chat_template_kwargs`. Needs vLLM where versions are assembled. Never part of the
+    teacher's id."""
     engine: Engine = Engine()
     """How the engine runs; never part of an id."""
 
@@ -247,6 +190,37 @@ class Teacher(Section):
         if self.prompt_format == "text" and (self.system_prompt is not None or self.chat_template_kwargs):
             raise ValueError(
                 "prompt_format is text, which has no template for system_prompt or chat_template_kwargs: leave them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _thinking_is_split_one_way(self) -> Teacher:
+        if self.reasoning_parser is not None and self.reasoning != Reasoning():
+            raise ValueError(
+                f"reasoning_parser {self.reasoning_parser!r} and reasoning: are two ways to split thinking from "
+                "answer: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_retry_has_more_room(self) -> Teacher:
+        if self.retry_truncated is None:
+            return self
+        if self.mode == "score":
+            raise ValueError("mode is score, which cuts no trace by max_tokens: leave retry_truncated out")
+        if self.retry_truncated.max_tokens <= self.sampling.max_tokens:
+            raise ValueError(
+                f"retry_truncated.max_tokens is {self.retry_truncated.max_tokens} and sampling.max_tokens "
+                f"{self.sampling.max_tokens}: make the first the larger one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_completion_is_scored_once(self) -> Teacher:
+        if self.mode == "score" and self.sampling.samples > 1:
+            raise ValueError(
+                f"mode is score and sampling.samples {self.sampling.samples}, which would score the same completion "
+                f"{self.sampling.samples} times: set samples: 1"
             )
         return self
 
@@ -380,6 +354,8 @@ class Storage(Section):
     """A worker commits a part after this many finished traces …"""
     flush_seconds: PositiveFloat = 30.0
     """… or after this many seconds. A hard kill costs at most what finished since."""
+    when_busy: Literal["wait", "leave"] = "wait"
+    """What a build does while another one of the same teacher is at work: wait for it, or leave and say so."""
     rows_per_file: PositiveInt = 50_000
     """Rows per Parquet file of a corpus version."""
 
@@ -430,6 +406,35 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _greedy_sources_have_one_sample(self) -> Config:
+        for source in self.prompts:
+            sampling = self.sampling_of(source)
+            if sampling.temperature == 0.0 and sampling.samples > 1:
+                raise ValueError(
+                    f"source {source.label!r} is sampled at temperature {sampling.temperature:g}, which gives the same "
+                    f"trace {sampling.samples} times: give it sampling: {{samples: 1}} or raise its temperature"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _a_retry_has_more_room_for_every_source(self) -> Config:
+        retry = self.teacher.retry_truncated
+        for source in self.prompts:
+            if retry is not None and retry.max_tokens <= (most := self.sampling_of(source).max_tokens):
+                raise ValueError(
+                    f"teacher.retry_truncated.max_tokens is {retry.max_tokens} and source {source.label!r} has "
+                    f"sampling.max_tokens {most}: make the first the larger one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _completions_are_there_to_be_scored(self) -> Config:
+        for source in self.prompts:
+            if (problem := source.why_not(self.teacher.mode)) is not None:
+                raise ValueError(f"teacher.mode is {self.teacher.mode} and source {source.label!r} {problem}")
+        return self
+
+    @model_validator(mode="after")
     def _text_prompts_have_no_roles(self) -> Config:
         for source in self.prompts:
             if self.teacher.prompt_format == "text" and isinstance(source, DatasetPrompts) and source.messages:
@@ -453,3 +458,8 @@ class Config(Section):
             if isinstance(source, DatasetPrompts) and source.reference is None:
                 raise ValueError(f"source {source.label!r} has no reference: column for the judge to compare with")
         return self
+
+    def sampling_of(self, source: PromptSource) -> Sampling:
+        """How a source's prompts are sampled."""
+        overrides = source.sampling.model_dump(exclude_none=True) if source.sampling else None
+        return self.teacher.sampling.with_overrides(overrides)

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from distill_data.config import Config, DatasetPrompts, FromConfig, ReasoningGymPrompts, Section
+from distill_data.config import Config, FromConfig
 from distill_data.errors import ConfigError
+from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, Section
 
 _MERGE = "tag:yaml.org,2002:merge"
 # What PyYAML raises on a text that is no YAML, on 2024-13-45 as a date, and on thousands of nested brackets.
@@ -188,7 +189,9 @@ def _nearest_key(location: tuple[int | str, ...]) -> str:
         if section is None:
             return ""
     names = list(section.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    key = str(location[-1])
+    swapped = [name for name in names if sorted(name) == sorted(key)]  # `modle` is `model`, though `mode` is nearer
+    near = swapped or difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else f" (known keys: {', '.join(names)})"
 
 

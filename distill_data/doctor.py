@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from distill_data.build import BuildPlan, plan_build
-from distill_data.config import Config
+from distill_data.config import Config, Teacher
 from distill_data.errors import ConfigError, DistillDataError, InputError, ModelError
 from distill_data.estimate import estimate_build
 from distill_data.models import load_tokenizer
 from distill_data.prompts import PromptSet, load_prompts
-from distill_data.records import table_to_prompts
+from distill_data.records import Prompt, table_to_prompts
 from distill_data.student.job import check_student
-from distill_data.teachers.rendering import render_prompts, render_text
+from distill_data.teachers.rendering import RenderedPrompt, render_prompts, render_text
+from distill_data.teachers.vllm_reasoning import parser_splitter
 
 SAMPLED_PROMPTS = 1000
 SPARE_BYTES = 1 << 29  # room to leave on the disk beside what is written
@@ -35,7 +36,8 @@ class Check:
 def examine(settings: Config) -> list[Check]:
     """Every check, in order; what rests on a failed one is left out."""
     checks: list[Check] = []
-    prompts = _run(checks, "prompts", lambda: load_prompts(list(settings.prompts)), describe_prompts)
+    sources, mode = list(settings.prompts), settings.teacher.mode
+    prompts = _run(checks, "prompts", lambda: load_prompts(sources, mode), describe_prompts)
     if prompts is None:
         return checks
     plan = _run(checks, "teacher", lambda: plan_build(settings, prompts), _describe_teacher)
@@ -45,6 +47,8 @@ def examine(settings: Config) -> list[Check]:
     if tokenizer is not None:
         if _run(checks, "template", lambda: check_template(plan, tokenizer), str) is not None:
             _run(checks, "context", lambda: check_context(plan, tokenizer), str)
+        if settings.teacher.reasoning_parser is not None:
+            _run(checks, "reasoning", lambda: check_reasoning(plan, tokenizer), str)
         if (student := settings.student) is not None:
             _run(checks, "student", lambda: check_student(student, tokenizer), str)
     _run(checks, "disk", lambda: check_disk(plan), str)
@@ -60,6 +64,8 @@ def require_ready(plan: BuildPlan) -> None:
     tokenizer = _load_tokenizer(plan)
     check_template(plan, tokenizer)
     check_context(plan, tokenizer)
+    if plan.config.teacher.reasoning_parser is not None:
+        check_reasoning(plan, tokenizer)
     if plan.config.student is not None:
         check_student(plan.config.student, tokenizer)
     check_disk(plan)
@@ -103,9 +109,10 @@ def check_context(plan: BuildPlan, tokenizer: Any) -> str:
     limit = plan.config.teacher.engine.max_model_len
     sample = table_to_prompts(plan.prompts.table.slice(0, SAMPLED_PROMPTS))
     try:
-        lengths = [len(prompt.token_ids) for prompt in render_prompts(sample, tokenizer, plan.config.teacher)]
+        rendered = render_prompts(sample, tokenizer, plan.config.teacher)
     except Exception as error:
         raise _refused(plan, error) from error
+    lengths = [len(prompt.token_ids) for prompt in rendered]
     if limit is None:
         return f"longest of {len(sample):,} prompts: {max(lengths):,} tokens; the model's own context is used"
     too_long = sum(length >= limit for length in lengths)
@@ -114,17 +121,32 @@ def check_context(plan: BuildPlan, tokenizer: Any) -> str:
             f"none of the first {len(sample):,} prompts fits teacher.engine.max_model_len {limit:,} (the shortest has "
             f"{min(lengths):,} tokens): raise it"
         )
-    room = plan.config.teacher.sampling.max_tokens
-    tight = sum(limit > length > limit - room for length in lengths)
+    rooms = _rooms(plan.config.teacher, sample, rendered)
+    tight = sum(limit > length > limit - room for length, room in zip(lengths, rooms, strict=True))
+    name = "their completions take" if plan.config.teacher.mode == "score" else "max_tokens"
+    needed = f"{name} {min(rooms):,}" + (f" to {max(rooms):,}" if min(rooms) < max(rooms) else "")
     return (
         f"of {len(sample):,} prompts {too_long:,} do not fit {limit:,} tokens and {tight:,} leave less than "
-        f"max_tokens {room:,}; the longest has {max(lengths):,}"
+        f"{needed}; the longest has {max(lengths):,}"
     )
+
+
+def _rooms(teacher: Teacher, sample: list[Prompt], rendered: list[RenderedPrompt]) -> list[int]:
+    """How many tokens the completion of every prompt may take; in mode `score`, takes."""
+    if teacher.mode == "score":
+        return [len(prompt.scored_token_ids or ()) for prompt in rendered]
+    return [teacher.sampling.with_overrides(prompt.sampling).max_tokens for prompt in sample]
+
+
+def check_reasoning(plan: BuildPlan, tokenizer: Any) -> str:
+    """The reasoning parser is there and splits what this tokenizer writes. Imports vLLM: some 10 seconds."""
+    parser_splitter(plan.config.teacher, tokenizer)
+    return f"vLLM's reasoning parser {plan.config.teacher.reasoning_parser} splits thinking from answer"
 
 
 def check_disk(plan: BuildPlan) -> str:
     """What will be written fits the disk, once in the trace store and once in the corpus, and may be written."""
-    estimate = estimate_build(plan.config, plan.plan, plan.store)
+    estimate = estimate_build(plan)
     root = Path(plan.config.root).absolute()
     folder = next(parent for parent in (root, *root.parents) if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -161,7 +183,7 @@ def _describe_tokenizer(tokenizer: Any) -> str:
 
 
 def _load_tokenizer(plan: BuildPlan) -> Any:
-    return load_tokenizer(plan.source, trust_remote_code=plan.config.teacher.trust_remote_code)
+    return load_tokenizer(plan.identity.source, trust_remote_code=plan.config.teacher.trust_remote_code)
 
 
 def _run(checks: list[Check], name: str, look: Callable[[], Any], describe: Callable[[Any], str]) -> Any:

@@ -1,5 +1,7 @@
 """Every error that a user can meet; each message ends with what to do."""
 
+import os
+
 
 class DistillDataError(Exception):
     """Something went wrong that the message explains. The command line shows one line and exits 1."""
@@ -30,7 +32,7 @@ class TeacherError(DistillDataError):
 
 
 class TraceStoreError(DistillDataError):
-    """A part of the trace store is damaged or cannot be written."""
+    """A part of the trace store, or the saved prompts, are damaged or cannot be written."""
 
 
 class CorpusError(DistillDataError):
@@ -39,3 +41,9 @@ class CorpusError(DistillDataError):
 
 class StudentError(DistillDataError):
     """A student cannot be trained or evaluated on this corpus."""
+
+
+def reason_of(error: Exception) -> str:
+    """What an exception of Python or Arrow says, as one short line for a message."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else " ".join(str(error).split())[:200]

@@ -10,6 +10,7 @@ from typing import Any
 
 PROMPT_ID_LENGTH = 24
 TEACHER_ID_LENGTH = 16
+SEAL = "sha256"  # key of a sealed object's own hash
 
 
 def canonical_json(value: Any) -> str:
@@ -26,9 +27,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def prompt_id(messages: list[dict[str, str]]) -> str:
-    """Id of a prompt: what the teacher is asked, byte for byte; references and metadata do not change it."""
-    return digest([[message["role"], message["content"]] for message in messages])[:PROMPT_ID_LENGTH]
+def prompt_id(
+    messages: list[dict[str, str]], completion: str | None = None, sampling: Mapping[str, Any] | None = None
+) -> str:
+    """Id of a prompt: what the teacher is asked, byte for byte; references and metadata do not change it.
+
+    Where there are any, the completion to score and what the source overrides of the teacher's sampling count too.
+    """
+    asked = [[message["role"], message["content"]] for message in messages]
+    if completion is None and sampling is None:
+        return digest(asked)[:PROMPT_ID_LENGTH]
+    return digest({"messages": asked, "completion": completion, "sampling": sampling})[:PROMPT_ID_LENGTH]
 
 
 def teacher_id(ingredients: Mapping[str, Any]) -> str:
@@ -57,6 +66,29 @@ def sequence_digest(inputs: Mapping[str, Any], rows: Iterable[str]) -> str:
     for row in rows:
         state.update(b"\n" + row.encode())
     return state.hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the SHA-256 of itself added under `sha256`: a changed byte in its file is found."""
+    return {**content, SEAL: _json_sha256(content)}
+
+
+def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What was sealed, without its hash; an object that was never sealed as it is.
+
+    Raises:
+        ValueError: it does not have the hash that it states.
+    """
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    if SEAL in content and content[SEAL] != _json_sha256(rest):
+        raise ValueError("its content does not match the sha256 in it")
+    return rest
+
+
+def _json_sha256(content: Mapping[str, Any]) -> str:
+    """Hash of what JSON keeps of an object, whatever its white space and the order of its keys."""
+    kept = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _checked(value: Any, place: str) -> Any:

@@ -1,4 +1,4 @@
-"""Ctrl-C: teacher workers commit what they finished, then everything ends; a second Ctrl-C ends it at once.
+"""Ctrl-C and SIGTERM: teacher workers commit what they finished, then everything ends; a second one ends it at once.
 
 Prefect's own server is ended by the same Ctrl-C, and a client that then wants to tell it so retries for minutes; so
 the process leaves by itself once its children are gone. The files decide what is done, not Prefect's run states.
@@ -23,7 +23,7 @@ def leave_on_interrupt(say: Callable[[], object]) -> None:
     """
 
     def first(*_: object) -> None:
-        signal.signal(signal.SIGINT, second)
+        _on_both(second)
         children = psutil.Process().children(recursive=True)
         for child in children:
             with suppress(psutil.NoSuchProcess):
@@ -40,4 +40,9 @@ def leave_on_interrupt(say: Callable[[], object]) -> None:
                 child.kill()
         os._exit(1)
 
-    signal.signal(signal.SIGINT, first)
+    _on_both(first)
+
+
+def _on_both(handler: Callable[..., object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)

@@ -3,7 +3,7 @@
 Sizes were measured on 20k tokens of SmolLM2-135M-Instruct: flat float16 with BYTE_STREAM_SPLIT and zstd 3 takes
 92 bytes a token at a fixed support of 32, against 224 for nested float32 with pyarrow's defaults. pyarrow takes that
 encoding for ids and counts too: 20 % and 34 % smaller than plain on 300 synthetic rows. Content-defined chunking cuts
-pages by content, so that a later version of a corpus shares most of its bytes.
+pages by content, so that a later version of a corpus shares most of its bytes. Every page carries a checksum.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_data.records import SOFT_LABEL_FIELDS
+
+METADATA_KEY = b"distill_data"  # in a file's metadata: JSON about the file
 
 
 def write_options(schema: pa.Schema) -> dict[str, Any]:
@@ -30,13 +32,18 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
         "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT") or None,
         "write_statistics": others,
         "use_content_defined_chunking": True,
+        "write_page_checksum": True,
     }
 
 
 def encode(table: pa.Table) -> pa.Buffer:
-    """A table as the bytes of one Parquet file."""
+    """A table as the bytes of one Parquet file.
+
+    Without content-defined chunking: a part never has a next version, and it is encoded in 4/5 of the time.
+    """
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, **write_options(table.schema)) as writer:
+    options = {**write_options(table.schema), "use_content_defined_chunking": False}
+    with pq.ParquetWriter(sink, table.schema, **options) as writer:
         writer.write_table(table)
     return sink.getvalue()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from distill_data.config import Reasoning
@@ -26,6 +27,10 @@ class Split:
     thinking: str | None
     answer: str
     finished: bool
+
+
+# Splits a completion, given the last characters of its rendered prompt: an opening tag may sit there.
+Splitter = Callable[[str, str], Split]
 
 
 def split_completion(completion: str, prompt_suffix: str, reasoning: Reasoning) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,18 +23,28 @@ class Prompt:
     """One chat that the teacher is asked to continue.
 
     `messages` are `{role, content}`; `reference` is the right answer where there is one; `source` is the
-    label of the prompt source; `metadata` is free (JSON's own kinds only).
+    label of the prompt source; `metadata` is free (JSON's own kinds only). `completion` is what a teacher in mode
+    `score` scores; `sampling` is what the source overrides of the teacher's sampling, without `samples`.
     """
 
     messages: list[Message]
     source: str
     reference: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    completion: str | None = None
+    sampling: dict[str, Any] | None = None
+
+    @cached_property
+    def group_id(self) -> str:
+        """Hash of the messages alone: what keeps all that answers one question on one side of a split."""
+        return prompt_id(self.messages)
 
     @property
     def prompt_id(self) -> str:
-        """Hash of the messages."""
-        return prompt_id(self.messages)
+        """Hash of the messages and, where they are set, of `completion` and `sampling`."""
+        if self.completion is None and self.sampling is None:
+            return self.group_id
+        return prompt_id(self.messages, self.completion, self.sampling)
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Trace:
     """One teacher completion of one prompt, as a worker commits it.
 
     `error` names why there is no completion (`prompt_too_long`, `empty_prompt`, `token_out_of_vocabulary`,
-    `nonfinite_logprobs`, `request_failed`); such a trace has no completion ids and no soft labels.
+    `nonfinite_logprobs`, `request_failed`, `engine_died`); such a trace has no completion ids and no soft labels.
     `finish_reason` is `stop`, `length` (max_tokens), `context` (max_model_len) or `error`.
     """
 
@@ -80,6 +91,9 @@ PROMPT_SCHEMA = pa.schema(
         ("messages", MESSAGES),
         ("reference", pa.string()),
         ("metadata", pa.string()),  # JSON
+        ("completion", pa.string()),  # to be scored
+        ("sampling", pa.string()),  # JSON of what the source overrides
+        ("group_id", pa.string()),  # of the messages alone
     ]
 )
 
@@ -148,6 +162,9 @@ def prompts_to_table(prompts: Iterable[Prompt]) -> pa.Table:
             "messages": prompt.messages,
             "reference": prompt.reference,
             "metadata": json.dumps(prompt.metadata, ensure_ascii=False, sort_keys=True),
+            "completion": prompt.completion,
+            "sampling": None if prompt.sampling is None else json.dumps(prompt.sampling, sort_keys=True),
+            "group_id": prompt.group_id,
         }
         for prompt in prompts
     ]
@@ -155,8 +172,15 @@ def prompts_to_table(prompts: Iterable[Prompt]) -> pa.Table:
 
 
 def table_to_prompts(table: pa.Table) -> list[Prompt]:
-    """The prompts of a table of PROMPT_SCHEMA."""
+    """The prompts of a table of PROMPT_SCHEMA, or of one saved when it had no `completion` and no `sampling`."""
     return [
-        Prompt(row["messages"], row["source"], row["reference"], json.loads(row["metadata"]))
+        Prompt(
+            row["messages"],
+            row["source"],
+            row["reference"],
+            json.loads(row["metadata"]),
+            row.get("completion"),
+            json.loads(row.get("sampling") or "null"),
+        )
         for row in table.to_pylist()
     ]

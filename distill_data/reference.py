@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from distill_data.config import Config, Section
+from distill_data.config import Config
+from distill_data.prompt_config import Section
 
 BEGIN, END = "<!-- config reference: begin -->", "<!-- config reference: end -->"
 README = Path(__file__).parent.parent / "README.md"
@@ -21,8 +22,8 @@ _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
 def config_reference() -> str:
-    """The whole config as Markdown: a table per section, in the order of the config."""
-    return "\n\n".join(_section_tables(Config, "", ""))
+    """The whole config as Markdown: a table per section, in the order of the config, each once."""
+    return "\n\n".join(dict.fromkeys(_section_tables(Config, "", "")))
 
 
 def with_reference(readme: str) -> str:
@@ -84,17 +85,18 @@ def _type_name(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(_type_name(argument) for argument in arguments))
     if origin is list:
-        return f"list of {_type_name(arguments[0])}s"
+        kind, *limits = get_args(arguments[0]) if get_origin(arguments[0]) is Annotated else (arguments[0],)
+        return f"list of {_type_name(kind)}s{_bounds(limits)}"
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "section"
     return _NAMES[origin or annotation]
 
 
 def _bounds(metadata: Any) -> str:
-    """Limits of a number, such as ` > 0`."""
+    """Limits of a number, such as ` > 0`; inside a union they hang on a field of its own."""
     limits = [
         f"{sign} {getattr(item, key):g}"
-        for item in metadata
+        for item in (limit for one in metadata for limit in getattr(one, "metadata", [one]))
         for key, sign in _BOUNDS.items()
         if getattr(item, key, None) is not None
     ]

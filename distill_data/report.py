@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from distill_data.build import BuildPlan, BuildReport
+from distill_data.build import BuildPause, BuildPlan, BuildReport
 from distill_data.corpus.read import Corpus
 from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
@@ -22,7 +22,7 @@ SHOWN = 72  # characters of a text that `corpus show` prints
 class RunReport:
     """What `run` did, section by section; `student` is None where the config has none."""
 
-    build: BuildReport
+    build: BuildReport | BuildPause
     student: StudentReport | None
 
 
@@ -49,7 +49,7 @@ def describe_plan(plan: BuildPlan) -> PlanReport:
         dropped_prompts={count["values"]: count["counts"] for count in dropped},
         wanted_traces=plan.plan.wanted,
         finished_traces=len(plan.plan.finished),
-        estimate=estimate_build(plan.config, plan.plan, plan.store),
+        estimate=estimate_build(plan),
     )
 
 
@@ -107,8 +107,10 @@ def verification_summary(found: dict[str, Any]) -> str:
     return "\n".join([f"{found['corpus']} is damaged:", *(f"  {problem}" for problem in found["problems"])])
 
 
-def build_summary(report: BuildReport) -> str:
+def build_summary(report: BuildReport | BuildPause) -> str:
     """A build's figures, a line each."""
+    if isinstance(report, BuildPause):
+        return pause_summary(report)
     total = report.rows + sum(report.dropped.values())
     lines = [
         f"{report.corpus} is {'new' if report.created else 'up to date: nothing to do'}",
@@ -128,6 +130,16 @@ def build_summary(report: BuildReport) -> str:
                 f"the engine took {report.load_seconds:.0f} s to load)",
             )
         )
+    if report.restarts:
+        lines.append(
+            _line(
+                "restarts", f"{report.restarts:,} of teacher workers, which cost {report.regenerated_traces:,} traces"
+            )
+        )
+    if report.dead_letters:
+        lines.append(
+            _line("dead", f"{report.dead_letters:,} traces of prompts that kill the engine: see dead_letters.jsonl")
+        )
     lines.append(_line("reused", f"{report.reused_traces:,} traces from the store"))
     if report.soft_label_bytes_per_token is not None:
         lines.append(
@@ -135,6 +147,17 @@ def build_summary(report: BuildReport) -> str:
         )
     lines.append(_line("corpus", report.path))
     return "\n".join(lines)
+
+
+def pause_summary(report: BuildPause) -> str:
+    """Why a build stopped before its end, and what is left."""
+    return "\n".join(
+        [
+            f"{report.corpus} is paused: {report.paused}",
+            _line("generated", f"{report.generated_traces:,} traces, {report.generated_tokens:,} tokens, all kept"),
+            _line("missing", f"{report.missing_traces:,} traces: the same command goes on"),
+        ]
+    )
 
 
 def student_summary(report: StudentReport) -> str:
@@ -164,6 +187,8 @@ def student_summary(report: StudentReport) -> str:
 def run_summary(report: RunReport) -> str:
     """The closing summary of `run`, with what to try next."""
     parts = [build_summary(report.build)]
+    if isinstance(report.build, BuildPause):
+        return parts[0]
     if report.student is not None:
         parts.append(student_summary(report.student))
     corpus = f"{report.build.corpus}{_root_option(report.build)}"

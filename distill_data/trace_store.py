@@ -13,6 +13,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distill_data.errors import TraceStoreError
-from distill_data.parquet import encode, place
+from distill_data.errors import TraceStoreError, reason_of
+from distill_data.identity import sealed, unsealed
+from distill_data.parquet import place
+from distill_data.part_file import INDEX_COLUMNS, encode_part, is_part, open_part, read_index
 from distill_data.records import PART_SCHEMA, Trace
 
-INDEX_COLUMNS = [
-    "prompt_id", "sample_index", "content_digest", "finish_reason", "error", "prompt_tokens", "completion_tokens",
-]  # fmt: skip
-_HASH_LENGTH = 32
+_DIGEST_LENGTH = 32
 _OPEN_PARTS = 4
 
 
@@ -44,7 +44,11 @@ class CommittedPart:
 
 
 class TraceStore:
-    """The parts of one teacher, under `<root>/traces/<teacher_id>/`."""
+    """The parts of one teacher, under `<root>/traces/<teacher_id>/`.
+
+    A build makes the folder when it takes the teacher's lease. The store never does: a root that vanishes while workers
+    run (an unmounted disk) is not to be made again where it was mounted.
+    """
 
     def __init__(self, root: str | Path, teacher_id: str) -> None:
         self.teacher_id = teacher_id
@@ -52,25 +56,33 @@ class TraceStore:
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
 
     def describe(self, teacher: dict[str, Any]) -> None:
-        """Write teacher.json, the readable ingredients of the id, if it is not there yet.
+        """Write teacher.json, the readable ingredients of the id, where none can be read.
 
         Raises:
-            TraceStoreError: the folder cannot be written.
+            TraceStoreError: the folder cannot be written (full, read-only, gone).
         """
-        target = self.folder / "teacher.json"
-        if not target.exists():
-            self._place(json.dumps(teacher, indent=2, ensure_ascii=False).encode(), target)
+        with suppress(TraceStoreError):
+            self.description()
+            return
+        text = json.dumps(sealed(teacher), indent=2, ensure_ascii=False)
+        self._place(text.encode(), self.folder / "teacher.json")
 
     def description(self) -> dict[str, Any]:
         """What teacher.json says.
 
         Raises:
-            TraceStoreError: it is missing: no worker of this teacher ever started here.
+            TraceStoreError: it is missing (no worker of this teacher ever started here) or damaged.
         """
         target = self.folder / "teacher.json"
-        if not target.exists():
-            raise TraceStoreError(f"{target} is missing: run `distill-data build` so that a worker writes it")
-        return json.loads(target.read_text(encoding="utf-8"))
+        try:
+            return unsealed(json.loads(target.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise TraceStoreError(f"{target} is missing: run `distill-data build` so that a worker writes it") from None
+        except (OSError, ValueError, AttributeError) as error:
+            raise TraceStoreError(
+                f"{target} is damaged ({reason_of(error)}): restore it from a backup, or run a build that generates "
+                "traces, which writes it again"
+            ) from error
 
     def commit(self, traces: Sequence[Trace]) -> CommittedPart:
         """Write traces as one new part, durably, and return its facts.
@@ -79,31 +91,70 @@ class TraceStore:
             TraceStoreError: the folder cannot be written (full, read-only, gone); nothing was half-written.
         """
         table = traces_to_table(traces)
-        data = encode(table)
-        name = f"part-{hashlib.sha256(data).hexdigest()[:_HASH_LENGTH]}.parquet"
+        name, data = encode_part(table)
         self._place(data, self.folder / name)
         return CommittedPart(name, len(table), int(pc.sum(table["completion_tokens"]).as_py() or 0), data.size)
 
     def parts(self) -> list[str]:
-        """Names of the committed parts, sorted."""
-        if not self.folder.is_dir():
+        """Names of the committed parts, sorted.
+
+        Raises:
+            TraceStoreError: the folder cannot be read.
+        """
+        try:
+            return sorted(entry.name for entry in os.scandir(self.folder) if is_part(entry.name))
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(entry.name for entry in os.scandir(self.folder) if _is_part(entry.name))
+        except OSError as error:
+            raise TraceStoreError(
+                f"cannot read {self.folder}: {reason_of(error)}: mount or fix its disk, then run the same command again"
+            ) from error
+
+    def keys_of(self, name: str) -> tuple[CommittedPart, list[tuple[str, int]]]:
+        """A part's facts and its traces' (prompt_id, sample_index).
+
+        Raises:
+            TraceStoreError: the part is damaged.
+        """
+        file = self.folder / name
+        index = read_index(file)
+        keys = list(zip(index["prompt_id"].to_pylist(), index["sample_index"].to_pylist(), strict=True))
+        tokens = int(pc.sum(index["completion_tokens"]).as_py() or 0)
+        return CommittedPart(name, len(index), tokens, file.stat().st_size), keys
+
+    def remove_leftovers(self) -> None:
+        """Delete what killed writers left half-written; only while no worker of this teacher runs.
+
+        Raises:
+            TraceStoreError: the folder cannot be written.
+        """
+        for leftover in self.folder.glob(".*.tmp"):
+            try:
+                leftover.unlink(missing_ok=True)
+            except OSError as error:
+                raise TraceStoreError(
+                    f"cannot delete {leftover}: {reason_of(error)}: let this user write the folder"
+                ) from error
 
     def size(self) -> int:
         """Bytes of all parts."""
         return sum((self.folder / name).stat().st_size for name in self.parts())
 
     def index(self) -> pa.Table:
-        """INDEX_COLUMNS of every committed trace, with its `part` and `row`; one row per (prompt_id, sample_index).
+        """INDEX_COLUMNS of every committed trace, its `part` and `row`, and `failed_too`; a row for each trace.
 
-        Where a trace is there twice (made again with more context, or by two builds at once), the one without an
-        error stays, then the one that the context did not cut, then the one in the part whose name sorts first.
+        Where a trace is there twice (made again with more room, or by two builds at once), the one without an error
+        stays, then one that ended by itself, then the longest, then the one in the part whose name sorts first.
+        `failed_too` says that beside it an attempt failed for a reason that another attempt might not meet.
         """
-        tables = [self._index_part(name) for name in self.parts()]
-        if not tables:
+        names = self.parts()
+        if not names:
             return _INDEX_SCHEMA.empty_table()
-        return _without_duplicates(pa.concat_tables(tables))
+        tables = [read_index(self.folder / name) for name in names]
+        rows = [len(table) for table in tables]
+        part = pa.DictionaryArray.from_arrays(np.repeat(np.arange(len(names), dtype=np.int32), rows), names)
+        row = pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in rows]))
+        return _without_duplicates(pa.concat_tables(tables).append_column("part", part).append_column("row", row))
 
     def read(self, locations: pa.Table, columns: list[str] | None = None) -> pa.Table:
         """The traces at `locations` (columns `part`, `row`), in that order: PART_SCHEMA, or only some columns of it.
@@ -111,13 +162,13 @@ class TraceStore:
         Raises:
             TraceStoreError: a part is missing or its bytes do not match its name.
         """
-        parts = locations["part"].to_numpy(zero_copy_only=False)
+        parts = locations["part"].combine_chunks()
         rows = locations["row"].to_numpy()
-        names, which = np.unique(parts, return_inverse=True)
+        which = parts.indices.to_numpy()
         pieces, positions = [], []
-        for number, name in enumerate(names):
+        for number in np.unique(which):
             wanted = np.flatnonzero(which == number)
-            pieces.append(self._part(name).read(columns).take(rows[wanted]))
+            pieces.append(self._part(parts.dictionary[int(number)].as_py()).read(columns).take(rows[wanted]))
             positions.append(wanted)
         if not pieces:
             return PART_SCHEMA.empty_table().select(columns or PART_SCHEMA.names)
@@ -125,53 +176,33 @@ class TraceStore:
 
     def _place(self, data: pa.Buffer | bytes, target: Path) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TraceStoreError(
-                f"cannot create {self.folder}: {error.strerror}: set root: to a folder that can be written"
-            ) from error
-        try:
             place(data, target)
         except OSError as error:
-            raise TraceStoreError(
-                f"cannot write {target}: {error.strerror}: free space or fix the folder, then run "
-                "the same command again; everything committed before is kept"
-            ) from error
-
-    def _index_part(self, name: str) -> pa.Table:
-        try:
-            table = pq.read_table(self.folder / name, columns=INDEX_COLUMNS, memory_map=True)
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(name, str(error)) from error
-        part = pa.array([name]).take(pa.array(np.zeros(len(table), np.int8)))
-        return table.append_column("part", part).append_column("row", pa.array(np.arange(len(table))))
+            if os.path.isdir(self.folder):
+                todo = "free space or fix the folder, then run the same command again; everything committed is kept"
+            else:
+                todo = "its folder is gone: mount its disk or bring it back, then run the same command again"
+            raise TraceStoreError(f"cannot write {target}: {reason_of(error)}: {todo}") from error
 
     def _part(self, name: str) -> pq.ParquetFile:
         """A whole part, checked against the hash in its name; the last few stay open."""
         if name in self._open:
             self._open.move_to_end(name)
             return self._open[name]
-        try:
-            data = (self.folder / name).read_bytes()
-        except OSError as error:
-            raise self._damaged(name, str(error.strerror)) from error
-        if hashlib.sha256(data).hexdigest()[:_HASH_LENGTH] != name[len("part-") : -len(".parquet")]:
-            raise self._damaged(name, "its bytes do not match the hash in its name")
-        self._open[name] = pq.ParquetFile(pa.BufferReader(data))
+        self._open[name] = open_part(self.folder / name)
         if len(self._open) > _OPEN_PARTS:
             self._open.popitem(last=False)
         return self._open[name]
 
-    def _damaged(self, name: str, why: str) -> TraceStoreError:
-        return TraceStoreError(
-            f"part {self.folder / name} is damaged ({why}): restore it from a backup, or delete it and run "
-            "`distill-data build` to generate its traces again"
-        )
 
-
-_INDEX_SCHEMA = pa.schema([PART_SCHEMA.field(name) for name in INDEX_COLUMNS]).append(
-    pa.field("part", pa.string())
-).append(pa.field("row", pa.int64()))  # fmt: skip
+_INDEX_SCHEMA = pa.schema(
+    [
+        *(PART_SCHEMA.field(name) for name in INDEX_COLUMNS),
+        ("part", pa.dictionary(pa.int32(), pa.string())),
+        ("row", pa.int32()),
+        ("failed_too", pa.bool_()),
+    ]
+)
 
 
 def traces_to_table(traces: Sequence[Trace]) -> pa.Table:
@@ -215,7 +246,7 @@ def content_digest(trace: Trace) -> str:
         state.update(len(array).to_bytes(8, "little"))
         state.update(np.ascontiguousarray(array).data)
     state.update(json.dumps([trace.finish_reason, trace.error, trace.completion]).encode())
-    return state.hexdigest()[:_HASH_LENGTH]
+    return state.hexdigest()[:_DIGEST_LENGTH]
 
 
 def _lists(arrays: Iterable[np.ndarray], kind: pa.DataType) -> pa.ListArray:
@@ -226,17 +257,42 @@ def _lists(arrays: Iterable[np.ndarray], kind: pa.DataType) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, type=kind))
 
 
+_PREFERENCE = [
+    ("failed", "ascending"),
+    ("cut", "ascending"),
+    ("completion_tokens", "descending"),
+    ("finish_reason", "ascending"),  # at equal length `context` before `length`: more max_tokens would not help
+    ("part_number", "ascending"),
+    ("row", "ascending"),
+]
+
+
 def _without_duplicates(index: pa.Table) -> pa.Table:
     key = pc.binary_join_element_wise(index["prompt_id"], pc.cast(index["sample_index"], pa.string()), "-")
-    if pc.count_distinct(key).as_py() == len(index):
-        return index
-    ordered = index.append_column("key", key).append_column("failed", pc.is_valid(index["error"]))
-    ordered = ordered.append_column("cut", pc.equal(index["finish_reason"], "context"))
-    ordered = ordered.sort_by([(column, "ascending") for column in ("failed", "cut", "part", "row")])
+    codes = key.combine_chunks().dictionary_encode().indices.to_numpy()
+    several = np.bincount(codes)[codes] > 1
+    alone = index.append_column("failed_too", pa.repeat(pa.scalar(False), len(index)))
+    if not several.any():
+        return alone
+    chosen = _best_of_each(index.filter(several).append_column("key", pa.array(codes[several])))
+    return pa.concat_tables([alone.filter(~several), chosen])
+
+
+def _best_of_each(several: pa.Table) -> pa.Table:
+    """One row of each `key`, and `failed_too`; see `TraceStore.index`."""
+    ordered = several.append_column("failed", pc.is_valid(several["error"]))
+    ordered = ordered.append_column("cut", pc.not_equal(several["finish_reason"], "stop"))
+    ordered = ordered.append_column("part_number", several["part"].combine_chunks().indices)  # their names are sorted
+    ordered = ordered.take(pc.sort_indices(ordered, sort_keys=_PREFERENCE))
     ordered = ordered.append_column("position", pa.array(np.arange(len(ordered))))
-    first = ordered.group_by("key", use_threads=False).aggregate([("position", "min")])
-    return ordered.take(first["position_min"]).select(index.column_names)
+    ordered = ordered.append_column("failed_too", _failed_in_passing(ordered["error"]))
+    first = ordered.group_by("key", use_threads=False).aggregate([("position", "min"), ("failed_too", "any")])
+    chosen = ordered.take(first["position_min"]).drop_columns(
+        ["key", "failed", "cut", "part_number", "position", "failed_too"]
+    )
+    return chosen.append_column("failed_too", pc.and_not(first["failed_too_any"], _failed_in_passing(chosen["error"])))
 
 
-def _is_part(name: str) -> bool:
-    return name.startswith("part-") and name.endswith(".parquet")
+def _failed_in_passing(error: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether a row failed for a reason that is not its prompt's length."""
+    return pc.fill_null(pc.not_equal(error, "prompt_too_long"), False)

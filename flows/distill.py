@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from prefect import flow
 
+from distill_data.build import BuildPause
 from distill_data.config import Config
 from distill_data.report import RunReport
+from distill_data.teachers.generation import NO_BUDGET, Budget
 from flows.build import build_corpus
 from flows.reporting import name_run
 from flows.train import train_student
 
 
 @flow(name="distill", flow_run_name="distill {config.name}", validate_parameters=False)
-def distill(config: Config, verbose: bool = False) -> RunReport:
+def distill(config: Config, verbose: bool = False, budget: Budget = NO_BUDGET, retry_failed: bool = False) -> RunReport:
     """Do whatever the config asks for: prompts -> corpus -> student -> evaluation.
 
     Raises:
         DistillDataError: with one line that says what to do; what was finished is kept.
     """
-    build = build_corpus(config, verbose)
+    build = build_corpus(config, verbose, budget, retry_failed)
+    if isinstance(build, BuildPause):
+        return RunReport(build, None)
     student = None if config.student is None else train_student(config, build.corpus)
     name_run(f"distill {build.corpus}")
     return RunReport(build, student)

@@ -15,7 +15,7 @@ from distill_data.corpus.manifest import Manifest
 from distill_data.doctor import require_ready
 from distill_data.progress import display
 from distill_data.prompts import PromptSet, load_prompts
-from distill_data.teachers.pool import GenerationProgress, GenerationReport
+from distill_data.teachers.generation import Budget, GenerationProgress, GenerationReport
 from flows.reporting import start_progress, update_progress
 
 ARTIFACT_SECONDS = 5.0  # between updates of the progress that Prefect shows
@@ -24,13 +24,13 @@ ARTIFACT_SECONDS = 5.0  # between updates of the progress that Prefect shows
 @task(name="load prompts", cache_policy=NO_CACHE)
 def load_prompts_task(config: Config) -> PromptSet:
     """Read every prompt source."""
-    return load_prompts(list(config.prompts))
+    return load_prompts(list(config.prompts), config.teacher.mode)
 
 
 @task(name="plan", cache_policy=NO_CACHE)
-def plan_task(config: Config, prompts: PromptSet) -> BuildPlan:
+def plan_task(config: Config, prompts: PromptSet, retry_failed: bool) -> BuildPlan:
     """Find what is missing."""
-    return plan_build(config, prompts)
+    return plan_build(config, prompts, retry_failed)
 
 
 @task(name="check", cache_policy=NO_CACHE)
@@ -40,12 +40,14 @@ def check_task(plan: BuildPlan) -> None:
 
 
 @task(name="generate", cache_policy=NO_CACHE)
-def generate_task(plan: BuildPlan, verbose: bool) -> GenerationReport:
-    """Run teacher workers until nothing is missing."""
+def generate_task(plan: BuildPlan, budget: Budget, verbose: bool) -> tuple[BuildPlan, GenerationReport]:
+    """Run teacher workers until nothing is missing, or the budget is spent."""
     artifact = start_progress("Traces generated")
-    report = generate_missing(plan, ShownProgress(artifact), verbose)
-    update_progress(artifact, 100.0)
-    return report
+    shown = ShownProgress(artifact)
+    plan, report = generate_missing(plan, shown, budget=budget, say=display().note, verbose=verbose)
+    if report.paused is None:
+        update_progress(artifact, 100.0)
+    return plan, report
 
 
 @task(name="assemble", cache_policy=NO_CACHE)
@@ -77,8 +79,9 @@ class ShownProgress:
 
 def _figures(progress: GenerationProgress) -> str:
     if not progress.workers_ready:
-        return "loading the teacher"
+        return "starting the teacher again" if progress.restarts else "loading the teacher"
     rate = progress.tokens / progress.seconds if progress.seconds else 0.0
     left = progress.wanted - progress.traces
     eta = f", about {left * progress.seconds / progress.traces:.0f} s left" if progress.traces and left else ""
-    return f"{progress.shards_started}/{progress.shards} shards, {progress.tokens:,} tokens, {rate:,.0f} tok/s{eta}"
+    restarts = f", {progress.restarts} restarts" if progress.restarts else ""
+    return f"{progress.tokens:,} tokens, {rate:,.0f} tok/s{eta}{restarts}"

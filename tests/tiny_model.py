@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ SAMPLE_TEXT = [
 ]
 
 
-def make_tokenizer(vocab_size: int = 400, chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that can write any text, with the special tokens of ChatML."""
+def make_tokenizer(
+    vocab_size: int = 400, chat_template: str | None = CHAT_TEMPLATE, more_special_tokens: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that can write any text, with the special tokens of ChatML and those given."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -31,7 +34,7 @@ def make_tokenizer(vocab_size: int = 400, chat_template: str | None = CHAT_TEMPL
         SAMPLE_TEXT * 4,
         trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=SPECIAL_TOKENS,
+            special_tokens=[*SPECIAL_TOKENS, *more_special_tokens],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -59,14 +62,17 @@ def make_tiny_model(
     return _save(folder, model, tokenizer)
 
 
-def make_counting_model(folder: Path) -> Path:
+def make_counting_model(
+    folder: Path, *, chat_template: str | None = CHAT_TEMPLATE, vocab_size: int | None = None
+) -> Path:
     """Save a Llama in which token n is followed by n + 1, whatever came before.
 
-    Attention and MLP add nothing; the head looks for the embedding of the token before.
+    Attention and MLP add nothing; the head looks for the embedding of the token before. `vocab_size` pads its
+    vocabulary that far.
     """
     torch.manual_seed(0)
-    tokenizer = make_tokenizer()
-    model: Any = LlamaForCausalLM(_tiny_config(tokenizer, layers=1))
+    tokenizer = make_tokenizer(chat_template=chat_template)
+    model: Any = LlamaForCausalLM(_tiny_config(tokenizer, layers=1, vocab_size=vocab_size))
     embeddings = torch.nn.functional.normalize(torch.randn_like(model.model.embed_tokens.weight), dim=-1)
     model.model.embed_tokens.weight.data = embeddings
     model.lm_head.weight.data = 4.0 * embeddings.roll(1, dims=0)
@@ -76,9 +82,9 @@ def make_counting_model(folder: Path) -> Path:
     return _save(folder, model, tokenizer)
 
 
-def _tiny_config(tokenizer: PreTrainedTokenizerFast, layers: int) -> LlamaConfig:
+def _tiny_config(tokenizer: PreTrainedTokenizerFast, layers: int, vocab_size: int | None = None) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=(len(tokenizer) + 63) // 64 * 64,
+        vocab_size=vocab_size or (len(tokenizer) + 63) // 64 * 64,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=layers,

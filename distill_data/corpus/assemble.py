@@ -95,7 +95,7 @@ def _write(job: Assembly, staging: Path, decided: tuple[pa.Table, dict[str, int]
     """Write the data files into the staging folder; the manifest is returned, not yet written."""
     decisions, dropped = decided
     kept = decisions.filter(pc.is_null(decisions["drop_reason"]))
-    away = is_held_out(kept, job.prompts.table["prompt_id"], job.config.validation)
+    away = is_held_out(kept, job.prompts.table["group_id"], job.config.validation)
     splits = {
         "train": kept.filter(pc.invert(away)),
         "validation": kept.filter(away),

@@ -49,8 +49,19 @@ def render_card(manifest: Manifest) -> str:
         splits=[split for split in ("train", "validation") if manifest.counts[split]],
         size=next((name for limit, name in _SIZES if manifest.counts["kept"] < limit), "n>100M"),
         teacher=teacher,
+        overridden=_overridden(manifest),
         model=public_model_name(teacher["model"]),
         explain=DROP_REASONS,
         rebuild=REBUILD_LINES,
         total_bytes=sum(file.bytes for file in manifest.files),
     )
+
+
+def _overridden(manifest: Manifest) -> dict[str, str]:
+    """By name of the source, what it samples otherwise, in words."""
+    sources = zip(manifest.prompts.sources, manifest.config["prompts"], strict=True)  # both in the config's order
+    return {
+        name: ", ".join(f"{key} {value}" for key, value in source["sampling"].items() if value is not None)
+        for name, source in sources
+        if source["sampling"]
+    }

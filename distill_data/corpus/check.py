@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_data.corpus.manifest import FileFacts
-from distill_data.corpus.read import Corpus
-from distill_data.records import REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA
+from distill_data.corpus.read import SCHEMAS, Corpus
 
-SCHEMAS = {"traces": TRACES_SCHEMA, "soft_labels": SOFT_LABELS_SCHEMA, "rejected": REJECTED_SCHEMA}
 _BATCH_ROWS = 1024
 
 
@@ -39,12 +38,16 @@ def verify_corpus(corpus: Corpus) -> list[str]:
 
 def _file_problems(folder: Path, facts: FileFacts) -> Iterator[str]:
     path = folder / facts.path
-    if not path.is_file():
+    if not os.path.lexists(path):
         yield f"{facts.path}: is missing"
         return
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        yield f"{facts.path}: cannot be read: {error.strerror}"
+        return
     if size != facts.bytes:
         yield f"{facts.path}: has {size:,} bytes, the manifest says {facts.bytes:,}"
     elif sha256 != facts.sha256:
@@ -58,7 +61,7 @@ def _content_problems(path: Path, facts: FileFacts) -> Iterator[str]:
     family = facts.path.split("/")[0]
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         yield f"{facts.path}: is no Parquet file: {' '.join(str(error).split())[:200]}"
         return
     if file.metadata.num_rows != facts.rows:
@@ -81,12 +84,12 @@ def _count_problems(corpus: Corpus) -> list[str]:
         rows[family, name.split("-")[0]] = rows.get((family, name.split("-")[0]), 0) + file.rows
     counts = corpus.manifest.counts
     problems = [
-        f"manifest.json: {family}/{split} has {found:,} rows in its files, counts say {counts[split]:,}"
+        f"manifest.json: {family}/{split} has {found:,} rows in its files, counts say {counts.get(split, 0):,}"
         for (family, split), found in rows.items()
-        if found != counts[split]
+        if found != counts.get(split, 0)
     ]
-    if sum(corpus.manifest.dropped.values()) != counts["rejected"]:
-        problems.append(f"manifest.json: drop reasons do not add up to the rejected rows, {counts['rejected']:,}")
+    if sum(corpus.manifest.dropped.values()) != (rejected := counts.get("rejected", 0)):
+        problems.append(f"manifest.json: drop reasons do not add up to the rejected rows, {rejected:,}")
     return problems
 
 

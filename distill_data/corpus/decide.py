@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_data.config import Config, Reasoning, Validation
+from distill_data.config import Config, Validation
 from distill_data.filters import drop_reasons
 from distill_data.identity import unit_hash
 from distill_data.prompts import PromptSet
-from distill_data.reasoning import Split, split_completion
+from distill_data.reasoning import Split, Splitter
 from distill_data.records import table_to_prompts
 from distill_data.trace_store import TraceStore
 from distill_data.verify import judge_answers, make_verifier
@@ -48,7 +48,8 @@ class Assembly:
     """What a version is assembled from.
 
     `finished` has the columns prompt_row, sample_index, part, row, content_digest, error and
-    completion_tokens, in planned order; `tokenizer` has at least sha256 and vocab_size.
+    completion_tokens, in planned order; `tokenizer` has at least sha256 and vocab_size; `split` tells thinking
+    from answer.
     """
 
     config: Config
@@ -59,6 +60,7 @@ class Assembly:
     teacher: dict[str, Any]
     tokenizer: dict[str, Any]
     digest: str
+    split: Splitter
 
 
 def slices(completion_tokens: np.ndarray) -> Iterator[slice]:
@@ -78,19 +80,16 @@ def rows_of(table: pa.Table, part: slice) -> pa.Table:
     return table.slice(part.start, part.stop - part.start)
 
 
-def split_part(part: pa.Table, reasoning: Reasoning) -> list[Split]:
+def split_part(part: pa.Table, split: Splitter) -> list[Split]:
     """Thinking and answer of every row of a table of PART_SCHEMA."""
     completions, suffixes = part["completion"].to_pylist(), part["prompt_suffix"].to_pylist()
-    return [
-        split_completion(completion or "", suffix or "", reasoning)
-        for completion, suffix in zip(completions, suffixes, strict=True)
-    ]
+    return [split(completion or "", suffix or "") for completion, suffix in zip(completions, suffixes, strict=True)]
 
 
 def decide(job: Assembly, on_progress: Progress) -> pa.Table:
-    """Judge and filter every trace: `finished` with score, passed, drop_reason and drop_detail, row by row.
+    """Judge and filter every trace: where it is, score, passed, drop_reason and drop_detail, row by row.
 
-    Score and passed are null where nothing was judged; drop_reason is null for a kept trace.
+    Of `finished` its content digest and error are left out. Score and passed are null where nothing was judged; drop_reason is null for a kept trace.
     """
     judge = _judge(job)
     pieces = [judge(job.finished.slice(0, 0))]
@@ -103,26 +102,29 @@ def decide(job: Assembly, on_progress: Progress) -> pa.Table:
     return pa.concat_tables(pieces)
 
 
-def held_out(prompt_ids: list[str], validation: Validation) -> set[str]:
-    """Which of the kept prompts are held out: those whose hash under the seed is below the fraction.
+def held_out(group_ids: pa.Array, validation: Validation) -> np.ndarray:
+    """Which of the kept groups are held out (bool [groups]): those whose hash under the seed is below the fraction.
 
-    With two prompts or more, neither side stays empty: the prompt with the smallest hash is held out, the one
-    with the largest is not.
+    A group is all prompts with the same messages, however they are sampled and whatever completion is scored; its id
+    is there once. With two groups or more, neither side stays empty: the one with the smallest hash is held out, the
+    one with the largest is not.
     """
-    if validation.fraction == 0.0 or not prompt_ids:
-        return set()
-    hashes = {prompt: unit_hash(validation.seed, prompt) for prompt in prompt_ids}
-    ordered = sorted(hashes, key=lambda prompt: (hashes[prompt], prompt))
-    chosen = sum(hashes[prompt] < validation.fraction for prompt in ordered)
-    most = len(ordered) - 1
-    return set(ordered[: min(max(chosen, 1), most)])
+    away = np.zeros(len(group_ids), bool)
+    if validation.fraction == 0.0 or not len(group_ids):
+        return away
+    ids = (group.as_py() for group in group_ids)
+    hashes = np.fromiter((unit_hash(validation.seed, group) for group in ids), np.float64, len(group_ids))
+    table = pa.table({"hash": hashes, "group": group_ids})
+    order = pc.sort_indices(table, sort_keys=[("hash", "ascending"), ("group", "ascending")]).to_numpy()
+    chosen = int((hashes < validation.fraction).sum())
+    away[order[: min(max(chosen, 1), len(order) - 1)]] = True
+    return away
 
 
-def is_held_out(decisions: pa.Table, prompt_ids: pa.ChunkedArray, validation: Validation) -> pa.Array:
-    """Per kept row, whether its prompt is held out."""
-    ids = prompt_ids.take(decisions["prompt_row"]).combine_chunks()
-    chosen = held_out(ids.unique().to_pylist(), validation)
-    return pc.is_in(ids, value_set=pa.array(sorted(chosen), pa.string()))
+def is_held_out(decisions: pa.Table, group_ids: pa.ChunkedArray, validation: Validation) -> pa.Array:
+    """Per kept row, whether its prompt's group is held out."""
+    groups = group_ids.take(decisions["prompt_row"]).combine_chunks().dictionary_encode()
+    return pa.array(held_out(groups.dictionary, validation)[groups.indices.to_numpy()])
 
 
 def _judge(job: Assembly) -> Callable[[pa.Table], pa.Table]:
@@ -132,7 +134,7 @@ def _judge(job: Assembly) -> Callable[[pa.Table], pa.Table]:
 
     def judged(rows: pa.Table) -> pa.Table:
         part = job.store.read(rows.select(["part", "row"]), _LIGHT_COLUMNS)
-        splits = split_part(part, config.teacher.reasoning)
+        splits = split_part(part, job.split)
         verdicts = _verdicts(job, verifier, rows, [split.answer for split in splits])
         outcome = pa.table(
             {
@@ -147,7 +149,8 @@ def _judge(job: Assembly) -> Callable[[pa.Table], pa.Table]:
         reasons = drop_reasons(outcome, config.filters, config.keep)
         by_verifier = pc.equal(reasons, "verifier_error")  # null for a kept trace
         detail = pc.if_else(by_verifier, verdicts["verdict_error"], part["error_detail"])
-        decided = rows.append_column("score", verdicts["score"]).append_column("passed", verdicts["passed"])
+        decided = rows.drop_columns(["content_digest", "error"]).append_column("score", verdicts["score"])
+        decided = decided.append_column("passed", verdicts["passed"])
         return decided.append_column("drop_reason", reasons).append_column("drop_detail", detail)
 
     return judged
@@ -162,7 +165,7 @@ def _verdicts(job: Assembly, verifier: Any, rows: pa.Table, answers: list[str]) 
     errors: list[str | None] = [None] * size
     unjudged = np.ones(size, bool)
     if judge and len(there):
-        prompts = table_to_prompts(job.prompts.table.take(rows["prompt_row"].take(there)))
+        prompts = table_to_prompts(job.prompts.take(rows["prompt_row"].to_numpy()[there]))
         verdicts = judge_answers(verifier, [answers[row] for row in there], prompts, judge.pass_score)
         score[there], passed[there], unjudged[there] = verdicts.score, verdicts.passed, np.isnan(verdicts.score)
         for row, error in zip(there, verdicts.error, strict=True):

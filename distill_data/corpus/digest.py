@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from distill_data.config import Config
 from distill_data.identity import sequence_digest
 from distill_data.records import SCHEMA_VERSION
+from distill_data.teachers.vllm_reasoning import parser_identity
 from distill_data.verify import verifier_identity
 
 _SLICE = 65_536
@@ -23,7 +24,8 @@ def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished
 
     Args:
         config: its samples, reasoning, judge, keep, filters and validation count; its storage does not. The version of
-            the judge's code counts too: an upgraded scorer gives new verdicts, and so a new version.
+            the judge's code counts too: an upgraded scorer gives new verdicts, and so a new version. So does vLLM's
+            where one of its reasoning parsers splits.
         prompts_digest: digest of the prompt set, in order.
         teacher_id: who answered.
         finished: columns prompt_row, sample_index, content_digest, in planned order. Parts and their rows,
@@ -42,6 +44,8 @@ def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished
         "filters": config.filters.model_dump(mode="json"),
         "validation": config.validation.model_dump(mode="json"),
     }
+    if teacher.reasoning_parser is not None:
+        inputs["reasoning_parser"] = parser_identity(teacher.reasoning_parser)
     return sequence_digest(inputs, _row_keys(finished))
 
 

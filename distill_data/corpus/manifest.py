@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from distill_data.errors import CorpusError
+from distill_data.identity import sealed, unsealed
 from distill_data.parquet import place
 from distill_data.records import SCHEMA_VERSION
 
@@ -94,8 +95,8 @@ class Manifest(ManifestPart):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json into a version's folder, durably."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    """Write manifest.json into a version's folder, durably, with a hash of its own content."""
+    text = json.dumps(sealed(manifest.model_dump(mode="json")), indent=2, ensure_ascii=False)
     place((text + "\n").encode(), folder / MANIFEST_NAME)
 
 
@@ -114,7 +115,7 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{file} has schema version {written_by} and this distill-data reads up to {SCHEMA_VERSION}: "
                 "upgrade distill-data"
             )
-        return Manifest.model_validate(content)
+        return Manifest.model_validate(unsealed(content))
     except FileNotFoundError:
         raise CorpusError(
             f"{file} does not exist, so {folder} is no corpus version: run `distill-data build`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +14,17 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill_data.corpus.manifest import Manifest, read_manifest
+from distill_data.corpus.manifest import FileFacts, Manifest, read_manifest
 from distill_data.corpus.versions import find_version
-from distill_data.errors import CorpusError
+from distill_data.errors import CorpusError, reason_of
+from distill_data.records import REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from distill_data.student.dataset import SoftLabelDataset
 
-FAMILIES = ("traces", "soft_labels", "rejected")
+SCHEMAS = {"traces": TRACES_SCHEMA, "soft_labels": SOFT_LABELS_SCHEMA, "rejected": REJECTED_SCHEMA}
 _HEAD_BATCH_ROWS = 256
 
 
@@ -70,26 +72,25 @@ class Corpus:
 
     def files(self, family: str, split: str) -> list[Path]:
         """Data files of a family and split, in row order."""
-        prefix = f"{family}/{split}-"
-        return [self.path / file.path for file in self.manifest.files if file.path.startswith(prefix)]
+        return [self.path / file.path for file in self._facts(family, split)]
 
     def table(self, family: str, split: str = "train") -> pa.Table:
         """All rows of a family in memory; `rejected` has no splits, so `split` says nothing there.
 
         Raises:
-            CorpusError: no such family or split, or a file is missing or damaged.
+            CorpusError: no such family or split, or a file is missing or does not have the manifest's sha256.
         """
-        return pa.concat_tables(_read(file) for file in self._checked_files(family, split))
+        return pa.concat_tables(_read(self.path / file.path, file) for file in self._checked_files(family, split))
 
     def head(self, family: str, split: str, rows: int) -> pa.Table:
-        """The first rows of a family, at most `rows`; no more than these and a batch's rest is read.
+        """The first rows of a family, at most `rows`; no more than these and a batch's rest is in memory.
 
         Raises:
             CorpusError: as for `table`.
         """
         pieces: list[pa.Table] = []
         for file in self._checked_files(family, split):
-            pieces.append(_read_head(file, rows - sum(map(len, pieces))))
+            pieces.append(_read_head(self.path / file.path, file, rows - sum(map(len, pieces))))
             if sum(map(len, pieces)) >= rows:
                 break
         return pa.concat_tables(pieces)
@@ -114,24 +115,27 @@ class Corpus:
 
         return SoftLabelDataset(self.table("soft_labels", split), max_length=max_length)
 
-    def _checked_files(self, family: str, split: str) -> list[Path]:
+    def _facts(self, family: str, split: str) -> list[FileFacts]:
+        return [file for file in self.manifest.files if file.path.startswith(f"{family}/{split}-")]
+
+    def _checked_files(self, family: str, split: str) -> list[FileFacts]:
         """The files that `table` reads; CorpusError where there are none."""
-        if family not in FAMILIES:
-            raise CorpusError(f"{family!r} is no file family of {self.reference}: use {', '.join(FAMILIES)}")
-        files = self.files(family, "rejected" if family == "rejected" else split)
+        if family not in SCHEMAS:
+            raise CorpusError(f"{family!r} is no file family of {self.reference}: use {', '.join(SCHEMAS)}")
+        files = self._facts(family, "rejected" if family == "rejected" else split)
         if not files:
             raise CorpusError(f"{self.reference} has no split {split!r}: use {' or '.join(self.splits)}")
         return files
 
 
-def _read(file: Path) -> pa.Table:
-    with _readable(file):
-        return pq.read_table(file)
+def _read(path: Path, facts: FileFacts) -> pa.Table:
+    with _whole(path, facts) as reader:
+        return reader.read()
 
 
-def _read_head(file: Path, rows: int) -> pa.Table:
+def _read_head(path: Path, facts: FileFacts, rows: int) -> pa.Table:
     """The first rows of one file, at most `rows` (at least 1)."""
-    with _readable(file), pq.ParquetFile(file) as reader:
+    with _whole(path, facts) as reader:
         batches: list[pa.RecordBatch] = []
         for batch in reader.iter_batches(batch_size=min(rows, _HEAD_BATCH_ROWS)):
             batches.append(batch)
@@ -141,12 +145,21 @@ def _read_head(file: Path, rows: int) -> pa.Table:
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file is read into one line."""
+def _whole(path: Path, facts: FileFacts) -> Iterator[pq.ParquetFile]:
+    """A reader of a file that has the manifest's size and hash; one line about what goes wrong with it.
+
+    The whole file is hashed whatever is read of it: checksums of pages do not cover what their headers and the file's
+    footer say.
+    """
     try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
+        if (size := path.stat().st_size) != facts.bytes:
+            raise ValueError(f"it has {size:,} bytes, the manifest says {facts.bytes:,}")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != facts.sha256:
+                raise ValueError("its bytes are not those that the manifest has the sha256 of")
+        with pq.ParquetFile(path, page_checksum_verification=True) as reader:
+            yield reader
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise CorpusError(
-            f"{file} cannot be read ({reason}): run `distill-data corpus verify`, then restore it or rebuild"
+            f"{path} cannot be read ({reason_of(error)}): run `distill-data corpus verify`, then restore it or rebuild"
         ) from None

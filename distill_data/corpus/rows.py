@@ -19,8 +19,8 @@ def trace_rows(job: Assembly, decisions: pa.Table, part: pa.Table) -> pa.Table:
         decisions: rows of `decide`'s table.
         part: the same rows from the store, as PART_SCHEMA.
     """
-    prompts = job.prompts.table.take(decisions["prompt_row"])
-    splits = split_part(part, job.config.teacher.reasoning)
+    prompts = job.prompts.take(decisions["prompt_row"].to_numpy())
+    splits = split_part(part, job.split)
     columns = {
         "trace_id": _trace_ids(job.teacher_id, part),
         "messages": _conversations(prompts["messages"], part, job.config.teacher),

@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distill_data.config import Config
 from distill_data.corpus.decide import Assembly
 from distill_data.corpus.manifest import FileFacts
-from distill_data.parquet import write_options
+from distill_data.parquet import METADATA_KEY, write_options
 from distill_data.records import SCHEMA_VERSION
 from distill_data.soft_labels import MANTISSA_BITS
 
-METADATA_KEY = b"distill_data"
 ALIGNMENT = "entry t describes the distribution that produced completion token t"
 TAIL = "1 - sum(exp(support_logprobs)) is the probability of all other tokens together; nothing is renormalised"
 
@@ -39,13 +39,21 @@ def file_metadata(job: Assembly) -> dict[str, Any]:
         "base": "e",
         "normalisation": "full_vocab",
         "logprobs_mode": "raw_logprobs",
-        "sampling_temperature": teacher.sampling.temperature,
+        "sampling_temperature": _temperature(job.config),
         "min_prob": teacher.soft_labels.min_prob,
         "max_support": teacher.soft_labels.max_support,
         "mantissa_bits": MANTISSA_BITS,
         "alignment": ALIGNMENT,
         "tail": TAIL,
     }
+
+
+def _temperature(config: Config) -> float | dict[str, float] | None:
+    """What completions were sampled at: by source where sources differ, null where they were only scored."""
+    if config.teacher.mode == "score":
+        return None
+    by_source = {source.label: config.sampling_of(source).temperature for source in config.prompts}
+    return by_source if len({*by_source.values()}) > 1 else next(iter(by_source.values()))
 
 
 def public_model_name(reference: str) -> str:

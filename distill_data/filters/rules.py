@@ -12,11 +12,13 @@ from distill_data.config import Filters, Keep
 
 DROP_REASONS: dict[str, str] = {
     "empty_prompt": "the prompt has no text",
+    "empty_completion": "there is no completion to score",
     "duplicate_prompt": "the same prompt came earlier",
     "prompt_too_long": "the prompt leaves no room in the teacher's context",
     "token_out_of_vocabulary": "the prompt has a token that the teacher does not know",
     "nonfinite_logprobs": "the teacher's log-probabilities were missing or not finite",
     "request_failed": "the teacher failed on this prompt",
+    "engine_died": "the teacher's engine died three times with this prompt in flight",
     "context_overflow": "the teacher's context was full before the completion ended",
     "truncated": "the completion was cut by max_tokens",
     "unfinished_thinking": "a thought was opened and never closed",

@@ -10,17 +10,19 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from distill_data.config import DatasetPrompts
 from distill_data.errors import InputError
 from distill_data.file_hash import file_sha256
+from distill_data.prompt_config import DatasetPrompts, Mode
 from distill_data.prompts.local_files import SUFFIXES, read_rows
 from distill_data.records import Message, Prompt
 
 BATCH_ROWS = 1024
 
 
-def open_dataset(source: DatasetPrompts) -> tuple[Iterator[Prompt], dict[str, Any]]:
+def open_dataset(source: DatasetPrompts, mode: Mode = "generate") -> tuple[Iterator[Prompt], dict[str, Any]]:
     """The prompts of a source, made as they are read, and what was read (for the manifest).
+
+    For a teacher in mode `score` they come with the completion to score.
 
     Raises:
         InputError: no such file or dataset, no such column, no rows; while reading: a value that is no text.
@@ -37,12 +39,13 @@ def open_dataset(source: DatasetPrompts) -> tuple[Iterator[Prompt], dict[str, An
     first = next(rows, None)
     if first is None:
         raise InputError(f"source {source.label!r}: {source.path!r} has no rows: give another path: or split:")
-    for column in filter(None, [source.prompt, source.messages, source.reference]):
+    for column in source.columns:
         if column not in first:
             there = ", ".join(repr(name) for name in first)
             raise InputError(f"source {source.label!r}: {source.path!r} has no column {column!r}: use one of {there}")
     numbered = enumerate(islice(chain([first], rows), source.limit))
-    return (_to_prompt(source, number, row) for number, row in numbered), revision
+    label = source.label  # a path is parsed to get it
+    return (_to_prompt(source, label, mode, number, row) for number, row in numbered), revision
 
 
 def _open_file(source: DatasetPrompts, path: Path) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
@@ -82,9 +85,8 @@ def _load(source: DatasetPrompts) -> tuple[Iterator[dict[str, Any]], dict[str, A
         "revision": source.revision or (commits[0] if len(commits) == 1 else None),
         "fingerprint": data._fingerprint,
     }
-    wanted = [column for column in (source.prompt, source.messages, source.reference) if column]
-    if all(column in data.column_names for column in wanted):
-        data = data.select_columns(wanted)  # never decode images and the like that no prompt needs
+    if all(column in data.column_names for column in source.columns):
+        data = data.select_columns(source.columns)  # never decode images and the like that no prompt needs
     return _dataset_rows(data), revision
 
 
@@ -115,29 +117,46 @@ def _quiet_datasets() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _to_prompt(source: DatasetPrompts, number: int, row: dict[str, Any]) -> Prompt:
-    place = f"source {source.label!r}, row {number}"
+def _to_prompt(source: DatasetPrompts, label: str, mode: Mode, number: int, row: dict[str, Any]) -> Prompt:
+    place = f"source {label!r}, row {number}"
+    completion = reference = None
+    if source.completion is not None:
+        completion = _text(row.get(source.completion), f"{place}, column {source.completion!r}")
+    if source.reference is not None:
+        reference = _reference(row.get(source.reference), f"{place}, column {source.reference!r}")
     if source.prompt is not None:
         text = _text(row.get(source.prompt), f"{place}, column {source.prompt!r}")
         messages = [{"role": "user", "content": text}]
     else:
-        messages = _messages(row.get(source.messages or ""), f"{place}, column {source.messages!r}")
-    reference = None
-    if source.reference is not None:
-        reference = _reference(row.get(source.reference), f"{place}, column {source.reference!r}")
-    return Prompt(messages, source.label, reference, {"row": number})
+        chat_place = f"{place}, column {source.messages!r}"
+        messages = _messages(row.get(source.messages or ""), chat_place)
+        if mode == "score" and completion is None:
+            messages, completion = _last_answer(messages, chat_place)
+        elif messages and messages[-1]["role"] == "assistant":
+            raise InputError(f"{chat_place} ends with an assistant message: end prompts with the user's message")
+    return Prompt(messages, label, reference, {"row": number}, completion)
+
+
+def _last_answer(chat: list[Message], place: str) -> tuple[list[Message], str]:
+    """A chat without its last message, and that message's text; nothing at all is dropped by name later."""
+    if not chat:
+        return [], ""
+    if chat[-1]["role"] != "assistant":
+        raise InputError(
+            f"{place} ends with a message of role {chat[-1]['role']!r}, so there is no completion to score: end it "
+            "with the assistant's message, or name a completion: column"
+        )
+    return chat[:-1], chat[-1]["content"]
 
 
 def _messages(value: Any, place: str) -> list[Message]:
-    """A chat as `{role, content}` messages that the teacher is to continue."""
+    """A chat as `{role, content}` messages."""
     chat = value if isinstance(value, list) else None
     if chat is None or not all(isinstance(item, dict) and {"role", "content"} <= item.keys() for item in chat):
         raise InputError(f"{place} is no list of {{role, content}}: it is {_shown(value)}: correct that row")
     for item in chat:
         if more := [key for key, held in item.items() if key not in ("role", "content") and held is not None]:
             raise InputError(f"{place} has a message with {more[0]!r}: only role and content are read: remove it")
-    if chat and chat[-1]["role"] == "assistant":
-        raise InputError(f"{place} ends with an assistant message: end prompts with the user's message")
     return [
         {
             "role": _text(item["role"], f"{place}, role"),

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from distill_data.config import ReasoningGymPrompts
 from distill_data.errors import InputError
+from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.records import Prompt
 
 

@@ -7,14 +7,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distill_data.config import Sampling
+
 
 @dataclass(frozen=True)
 class Request:
-    """One trace to generate."""
+    """One trace to generate, or, with `scored_token_ids`, one that exists and is scored by teacher forcing."""
 
     request_id: str
     prompt_token_ids: list[int]
     seed: int
+    sampling: Sampling
+    scored_token_ids: list[int] | None = None
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All that the teacher is given to read."""
+        return self.prompt_token_ids + (self.scored_token_ids or [])
 
 
 @dataclass(frozen=True)
@@ -59,4 +68,8 @@ class Teacher(Protocol):
 
     def step(self) -> list[Completion]:
         """Advance every running request and return those that finished."""
+        ...
+
+    def tokens_in_flight(self) -> int:
+        """Tokens produced so far for requests that have not finished; a watchdog sees by it that the engine lives."""
         ...

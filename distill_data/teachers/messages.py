@@ -1,4 +1,7 @@
-"""What a teacher worker and the pool that started it say to each other, over one pipe, as pickled records."""
+"""What a teacher worker and the pool that started it say to each other, over one pipe, as pickled records.
+
+Traces are named by their row in the plan's missing work, which both sides know from shards.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distill_data import config
 from distill_data.models import ModelSource
 from distill_data.trace_store import CommittedPart
 
 
 @dataclass(frozen=True)
-class WorkerJob:
-    """All that a worker needs to start; the first message it gets."""
+class TeacherJob:
+    """What a worker needs to load its teacher; the first message it gets."""
 
     teacher: config.Teacher
-    storage: config.Storage
     source: ModelSource
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """Where the work is and where it goes; the second message."""
+
+    storage: config.Storage
     root: Path
     teacher_id: str
     ingredients: dict[str, Any]
@@ -25,23 +36,42 @@ class WorkerJob:
 
 
 @dataclass(frozen=True)
+class NoMoreShards:
+    """To the worker: finish what you have, commit and stop."""
+
+
+@dataclass(frozen=True)
+class Drain:
+    """To the worker: start nothing new, finish what is running, commit and stop."""
+
+
+@dataclass(frozen=True)
 class Ready:
-    """The engine is up."""
+    """The engine is up and has answered a first request."""
 
     load_seconds: float
 
 
 @dataclass(frozen=True)
 class ShardWanted:
-    """The worker's window will soon have room: send a shard, or None when there are no more."""
+    """The worker's window will soon have room: send a shard."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Which traces went into the engine and which came out of it since the last such message."""
+
+    started: list[int]
+    finished: list[int]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Finished so far by this worker, committed or not."""
+    """What this worker finished, committed or not, and what its engine has produced for the rest."""
 
     traces: int
     tokens: int
+    tokens_in_flight: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +79,7 @@ class PartWritten:
     """A part is durable."""
 
     part: CommittedPart
+    traces: np.ndarray  # int32: what is in it
 
 
 @dataclass(frozen=True)
@@ -60,7 +91,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Failed:
-    """The worker's last message when it cannot go on."""
+    """The worker's last message when it cannot go on; what it finished is committed."""
 
     message: str
-    exit_code: int  # as the error class says: 2 where the input or the model is at fault
+    exit_code: int | None  # of the error class, where starting it again would not help; None where it may

@@ -13,10 +13,11 @@ SUFFIX_LENGTH = 64  # characters of the rendered prompt kept beside a trace, to 
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """A prompt as the teacher sees it."""
+    """A prompt as the teacher sees it, and in score mode the completion that it is to score."""
 
     token_ids: list[int]
     suffix: str
+    scored_token_ids: list[int] | None = None
 
 
 def with_system_prompt(messages: list[Message], teacher: config.Teacher) -> list[Message]:
@@ -41,10 +42,19 @@ def render_text(prompt: Prompt, tokenizer: Any, teacher: config.Teacher) -> str:
 def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: config.Teacher) -> list[RenderedPrompt]:
     """Render and tokenise prompts together.
 
-    A chat template writes its own special tokens, so none are added to it; plain text gets the tokenizer's.
+    A chat template writes its own special tokens, so none are added to it; plain text gets the tokenizer's. A
+    completion to score ends with EOS, which a student must learn too.
     """
     texts = [render_text(prompt, tokenizer, teacher) for prompt in prompts]
     if not texts:
         return []
     encoded = tokenizer(texts, add_special_tokens=teacher.prompt_format == "text")["input_ids"]
-    return [RenderedPrompt(ids, text[-SUFFIX_LENGTH:]) for ids, text in zip(encoded, texts, strict=True)]
+    suffixes = [text[-SUFFIX_LENGTH:] for text in texts]
+    if teacher.mode == "generate":
+        return [RenderedPrompt(ids, suffix) for ids, suffix in zip(encoded, suffixes, strict=True)]
+    end = [tokenizer.eos_token_id]
+    scored = tokenizer([prompt.completion for prompt in prompts], add_special_tokens=False)["input_ids"]
+    return [
+        RenderedPrompt(ids, suffix, completion if completion[-1:] == end else completion + end)
+        for ids, suffix, completion in zip(encoded, suffixes, scored, strict=True)
+    ]

@@ -36,11 +36,18 @@ class ReplayTeacher:
         batch = min(len(self._queue), self._teacher.engine.max_num_seqs)
         return [self._replay(self._queue.popleft()) for _ in range(batch)]
 
+    def tokens_in_flight(self) -> int:
+        """None: a request is finished in one step."""
+        return 0
+
     def _replay(self, request: Request) -> Completion:
         random = np.random.default_rng(request.seed)
-        text = f"Let me see: {random.integers(100)} it is. Answer: {random.integers(4)}"
-        ids = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
-        cut = min(self._teacher.sampling.max_tokens, self.max_model_len - len(request.prompt_token_ids))
+        if request.scored_token_ids is None:
+            text = f"Let me see: {random.integers(100)} it is. Answer: {random.integers(4)}"
+            ids = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+            cut = min(request.sampling.max_tokens, self.max_model_len - len(request.prompt_token_ids))
+        else:
+            ids, cut = request.token_ids[1:], self.max_model_len
         token_ids = np.array(ids[:cut], np.int32)
         top_ids, top_logprobs = self._distribution(token_ids, random)
         return Completion(

@@ -1,4 +1,4 @@
-"""The vLLM teacher: the only module that imports vllm.
+"""The vLLM teacher. Only the modules `vllm_*` of this folder import vllm.
 
 Log-probabilities are raw (before temperature and penalties), over the full vocabulary, from a float32 output head:
 a bfloat16 head quantises them by 1/16 to 1/4 nat.
@@ -15,6 +15,10 @@ import numpy as np
 from distill_data import config
 from distill_data.errors import TeacherError
 from distill_data.teachers.base import Completion, Request, RequestRefused
+from distill_data.teachers.logprob_rows import LogprobRows
+from distill_data.teachers.vllm_top_k import use_fast_top_k
+
+SCORED_TOKENS_AT_ONCE = 1024
 
 
 class VllmTeacher:
@@ -29,71 +33,97 @@ class VllmTeacher:
         eager = on_cpu if teacher.engine.enforce_eager is None else teacher.engine.enforce_eager
         if on_cpu:
             _configure_cpu(teacher.engine, eager)
-        from vllm import EngineArgs, SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         arguments = _engine_arguments(folder, teacher, eager)
         if on_cpu:
             arguments.setdefault("block_size", 32)
+            use_fast_top_k()
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        self._requests: Any = self._engine.output_processor.request_states  # by the name that add_request returns
         model = self._engine.model_config
         self.tokenizer = self._engine.get_tokenizer()
         self.max_model_len = model.max_model_len
         self.vocab_size = model.get_vocab_size()
         self._width = min(teacher.soft_labels.max_support, self.vocab_size)
-        sampling = teacher.sampling
-        self._sampling = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            max_tokens=sampling.max_tokens,
-            logprobs=self._width,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        self._scores = teacher.mode == "score"
 
     def add(self, request: Request) -> None:
         """Queue a request; see `base.Teacher.add`."""
         from vllm.exceptions import VLLMValidationError
 
-        _check_ids(request.prompt_token_ids, self.vocab_size)
-        sampling = self._sampling.clone()
-        sampling.seed = request.seed
+        token_ids = request.token_ids
+        _check_ids(token_ids, self.vocab_size)
         try:
-            self._engine.add_request(request.request_id, {"prompt_token_ids": request.prompt_token_ids}, sampling)
+            name = self._engine.add_request(
+                request.request_id, {"prompt_token_ids": token_ids}, self._sampling_params(request)
+            )
         except (VLLMValidationError, ValueError) as error:
             raise RequestRefused("request_failed", " ".join(str(error).split())) from error
+        self._requests[name].logprobs_processor = LogprobRows(self._width)
 
     def step(self) -> list[Completion]:
         """Advance the engine by one step; see `base.Teacher.step`."""
         finished = (output for output in self._engine.step() if output.finished)
-        return [self._completion(output) for output in finished]
+        return [self._scored(output) if self._scores else self._generated(output) for output in finished]
 
-    def _completion(self, output: Any) -> Completion:
-        """VLLM's rows are [sampled, top 1 … top k], the sampled token twice: column 0 is only kept as its value."""
-        completion = output.outputs[0]
-        flat = completion.logprobs
-        if completion.finish_reason not in ("stop", "length"):
-            nothing = np.empty((0, self._width), np.float32)
-            ids = nothing.astype(np.int32)
-            return Completion(output.request_id, ids[:, 0], completion.finish_reason, ids, nothing, nothing[:, 0])
-        shape = (len(completion.token_ids), self._width + 1)
-        if len(flat.logprobs) != shape[0] * shape[1]:
-            raise TeacherError(
-                f"vLLM returned {len(flat.logprobs)} log-probabilities for {shape[0]} tokens at "
-                f"{self._width} per token: this version of vLLM is not supported, install the pinned one"
-            )
-        logprobs = np.array(flat.logprobs, np.float32).reshape(shape)
-        return Completion(
-            request_id=output.request_id,
-            token_ids=np.array(completion.token_ids, np.int32),
-            finish_reason=completion.finish_reason,
-            top_ids=np.array(flat.token_ids, np.int32).reshape(shape)[:, 1:],
-            top_logprobs=logprobs[:, 1:],
-            sampled_logprobs=logprobs[:, 0],
+    def tokens_in_flight(self) -> int:
+        """Tokens sampled so far for running requests; see `base.Teacher.tokens_in_flight`."""
+        return sum(request.detokenizer.num_output_tokens() for request in self._requests.values())
+
+    def _sampling_params(self, request: Request) -> Any:
+        """Nothing is detokenised and nothing is sent before the end; a scored request samples one token in vain."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = request.sampling
+        common: dict[str, Any] = {"detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
+        if request.scored_token_ids is not None:
+            return SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=self._width, **common)
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=sampling.max_tokens,
+            stop_token_ids=sampling.stop_token_ids or None,
+            seed=request.seed,
+            logprobs=self._width,
+            **common,
         )
+
+    def _generated(self, output: Any) -> Completion:
+        completion = output.outputs[0]
+        if completion.finish_reason not in ("stop", "length"):
+            return _without_tokens(output, self._width)
+        token_ids = np.array(completion.token_ids, np.int32)
+        return _completion(output.request_id, completion.finish_reason, token_ids, completion.logprobs.arrays())
+
+    def _scored(self, output: Any) -> Completion:
+        """Row i of a prompt's log-probabilities describes prompt token i + 1."""
+        if output.outputs[0].finish_reason not in ("stop", "length"):
+            return _without_tokens(output, self._width)
+        ids, logprobs = output.prompt_logprobs.arrays()
+        return _completion(output.request_id, "stop", np.array(output.prompt_token_ids[1:], np.int32), (ids, logprobs))
+
+
+def _completion(
+    request_id: str, finish_reason: str, token_ids: np.ndarray, rows: tuple[np.ndarray, np.ndarray]
+) -> Completion:
+    """VLLM's rows are [token, top 1 … top k], the token twice: column 0 is only kept as its value."""
+    ids, logprobs = rows
+    if not np.array_equal(ids[:, 0], token_ids):
+        raise TeacherError(
+            f"vLLM's log-probabilities are not those of its {len(token_ids)} tokens ({len(ids)} rows): this version of "
+            "vLLM is not supported, install the pinned one"
+        )
+    return Completion(request_id, token_ids, finish_reason, ids[:, 1:], logprobs[:, 1:], logprobs[:, 0])
+
+
+def _without_tokens(output: Any, width: int) -> Completion:
+    nothing = np.empty((0, width), np.float32)
+    ids = nothing.astype(np.int32)
+    return Completion(output.request_id, ids[:, 0], output.outputs[0].finish_reason, ids, nothing, nothing[:, 0])
 
 
 def _has_gpu() -> bool:
@@ -106,7 +136,7 @@ def _configure_cpu(engine: config.Engine, eager: bool) -> None:
     """Set what vLLM and PyTorch read when they are imported."""
     if eager:  # vLLM compiles a few helpers even then, which needs a C++ compiler and gains nothing measurable
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
 
 
@@ -130,6 +160,8 @@ def _engine_arguments(folder: Path, teacher: config.Teacher, eager: bool) -> dic
         "disable_log_stats": True,
         "seed": 0,
     }
+    if teacher.mode == "score":  # logits of every token of a prompt chunk are in memory at once
+        arguments["max_num_batched_tokens"] = max(SCORED_TOKENS_AT_ONCE, engine.max_num_seqs)
     return arguments | engine.options
 
 

@@ -1,79 +1,62 @@
-"""A teacher worker: a process that owns one teacher, keeps its window full, and commits parts itself.
+"""A teacher worker: owns one teacher, keeps its window full, and commits parts itself.
 
-Started by `pool` as `python -m distill_data.teachers.worker FD`, where FD is its end of a pipe. When the pipe closes
-because whoever started it died, or on SIGTERM, it commits what is finished and leaves.
+It takes shards from a pipe and says there what it does; see `messages`. When the pipe closes because whoever started
+it died, or when it is told to stop, it commits what is finished and leaves.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
+import dataclasses
 import time
-import traceback
 from collections import deque
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
 
-from distill_data.errors import DistillDataError, ModelError
+from distill_data import config
+from distill_data.dead_letters import append_dead_letters
 from distill_data.identity import sampling_seed
-from distill_data.models import load_tokenizer, local_model_folder, tokenizer_fingerprint
 from distill_data.planning import Shard
 from distill_data.prompts.snapshot import read_prompts
-from distill_data.records import SoftLabels, Trace
-from distill_data.soft_labels import empty_soft_labels, select_support
 from distill_data.teachers.base import Completion, Request, RequestRefused, Teacher
-from distill_data.teachers.messages import Failed, PartWritten, Progress, Ready, ShardWanted, Stopped, WorkerJob
-from distill_data.teachers.rendering import RenderedPrompt, render_prompts
+from distill_data.teachers.committer import Committer
+from distill_data.teachers.messages import (
+    Drain,
+    Moved,
+    NoMoreShards,
+    Progress,
+    ShardWanted,
+    Stopped,
+    WorkerJob,
+)
+from distill_data.teachers.outcomes import Outcome, Wanted, failed, outcome_of
+from distill_data.teachers.rendering import render_prompts
 from distill_data.trace_store import TraceStore
 
 WINDOW = 1.5  # requests kept with the engine, times max_num_seqs: it never drains between prompts or shards
+ATTEMPTS = 3  # of a request that the engine gives up, before its trace is `request_failed`
 PROGRESS_SECONDS = 0.5
 IDLE_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A trace to generate."""
-
-    prompt_id: str
-    sample_index: int
-    rendered: RenderedPrompt
-
-    @property
-    def request_id(self) -> str:
-        """Names the request inside one worker."""
-        return f"{self.prompt_id}-{self.sample_index}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A trace that is finished and not yet committed: its labels, or why it has none."""
-
-    wanted: Wanted
-    token_ids: np.ndarray
-    finish_reason: str
-    soft_labels: SoftLabels
-    error: str | None = None
-    error_detail: str | None = None
 
 
 class TeacherWorker:
     """Turns shards into committed parts with one teacher."""
 
-    def __init__(self, teacher: Teacher, job: WorkerJob, connection: Connection) -> None:
+    def __init__(self, teacher: Teacher, settings: config.Teacher, job: WorkerJob, connection: Connection) -> None:
         self._teacher = teacher
+        self._settings = settings
         self._job = job
         self._connection = connection
         self._store = TraceStore(job.root, job.teacher_id)
-        self._window = int(WINDOW * job.teacher.engine.max_num_seqs)
+        self._committer = Committer(self._store, teacher.tokenizer)
+        self._window = int(WINDOW * settings.engine.max_num_seqs)
         self._waiting: deque[Wanted] = deque()
         self._running: dict[str, Wanted] = {}
         self._finished: list[Outcome] = []
+        self._started_now: list[int] = []
+        self._finished_now: list[int] = []
         self._traces = self._tokens = 0
-        self._asked = self._no_more_shards = False
+        self._asked = self._no_more_shards = self._draining = False
         self._flushed_at = self._reported_at = time.monotonic()
         self.stopping = False
 
@@ -81,44 +64,68 @@ class TeacherWorker:
         """Work until there are no more shards, or until told to stop; commit all that is finished either way."""
         try:
             while not self.stopping and not self._done():
-                self._ask_for_work()
+                self._talk()
                 self._fill_window()
+                self._tell_what_moved()
                 if self._running:
                     for completion in self._teacher.step():
                         self._collect(completion)
                 self._flush_if_due()
                 self._report()
         finally:
-            self._flush()
-        self._connection.send(Stopped(complete=self._done()))
+            self._flush(wait=True)
+        self._connection.send(Stopped(complete=self._done() and not self._draining))
 
     def _done(self) -> bool:
         return self._no_more_shards and not self._waiting and not self._running
 
-    def _ask_for_work(self) -> None:
-        """Ask for the next shard before the window runs low, and take it when it has come."""
-        if self._no_more_shards:
-            return
-        if not self._asked and len(self._waiting) < self._window:
+    def _idle(self) -> bool:
+        return not self._running and not self._waiting
+
+    def _talk(self) -> None:
+        """Ask for the next shard before the window runs low, and take what has come."""
+        if not self._asked and not self._no_more_shards and len(self._waiting) < self._window:
             self._connection.send(ShardWanted())
             self._asked = True
-        idle = not self._running and not self._waiting
-        if self._asked and self._connection.poll(IDLE_SECONDS if idle else 0):
-            shard = self._connection.recv()
-            self._asked = False
-            if shard is None:
+        while not self._no_more_shards and self._connection.poll(IDLE_SECONDS if self._idle() else 0):
+            self._receive(self._connection.recv())
+
+    def _receive(self, message: Shard | NoMoreShards | Drain) -> None:
+        match message:
+            case Shard():
+                self._asked = False
+                self._take(message)
+            case NoMoreShards():
                 self._no_more_shards = True
-            else:
-                self._waiting.extend(self._unpack(shard))
+            case Drain():
+                self._no_more_shards = self._draining = True
+                self._waiting.clear()
+
+    def _take(self, shard: Shard) -> None:
+        wanted = self._unpack(shard)
+        if shard.cause is None:
+            self._waiting.extend(wanted)
+            return
+        append_dead_letters(self._store.folder, [(w.prompt_id, w.sample_index) for w in wanted], shard.cause)
+        for dead in wanted:
+            self._finish(failed(dead, "engine_died", shard.cause))
+        self._flush()
 
     def _unpack(self, shard: Shard) -> list[Wanted]:
         rows, which = np.unique(shard.prompt_rows, return_inverse=True)
         prompts = read_prompts(self._job.prompts_path, rows)
-        rendered = render_prompts(prompts, self._teacher.tokenizer, self._job.teacher)
+        rendered = render_prompts(prompts, self._teacher.tokenizer, self._settings)
+        samplings = [self._settings.sampling.with_overrides(prompt.sampling) for prompt in prompts]
         ids = [prompt.prompt_id for prompt in prompts]
         return [
-            Wanted(ids[row], int(sample), rendered[row])
-            for row, sample in zip(which, shard.sample_indexes, strict=True)
+            Wanted(
+                number=int(shard.traces[position]),
+                prompt_id=ids[row],
+                sample_index=int(shard.sample_indexes[position]),
+                rendered=rendered[row],
+                sampling=_with_room(samplings[row], int(shard.max_tokens[position])),
+            )
+            for position, row in enumerate(which)
         ]
 
     def _fill_window(self) -> None:
@@ -126,143 +133,76 @@ class TeacherWorker:
             wanted = self._waiting.popleft()
             try:
                 self._check_length(wanted)
-                seed = sampling_seed(self._job.teacher.sampling.seed, wanted.prompt_id, wanted.sample_index)
-                self._teacher.add(Request(wanted.request_id, wanted.rendered.token_ids, seed))
+                self._teacher.add(self._request(wanted))
                 self._running[wanted.request_id] = wanted
+                self._started_now.append(wanted.number)
             except RequestRefused as refusal:
-                self._finish(_failed(wanted, refusal.error, refusal.detail))
+                self._finish(failed(wanted, refusal.error, refusal.detail))
+
+    def _request(self, wanted: Wanted) -> Request:
+        return Request(
+            request_id=wanted.request_id,
+            prompt_token_ids=wanted.rendered.token_ids,
+            seed=sampling_seed(self._settings.sampling.seed, wanted.prompt_id, wanted.sample_index),
+            sampling=wanted.sampling,
+            scored_token_ids=wanted.rendered.scored_token_ids,
+        )
 
     def _check_length(self, wanted: Wanted) -> None:
-        length, limit = len(wanted.rendered.token_ids), self._teacher.max_model_len
-        if length >= limit:
+        limit = self._teacher.max_model_len
+        prompt, scored = len(wanted.rendered.token_ids), wanted.rendered.scored_token_ids
+        if prompt + len(scored or []) >= limit:
+            what = f"{prompt} prompt tokens" + (f" and {len(scored)} to score" if scored else "")
             raise RequestRefused(
-                "prompt_too_long",
-                f"{length} prompt tokens do not fit a context of {limit}: raise engine.max_model_len",
+                "prompt_too_long", f"{what} do not fit a context of {limit}: raise engine.max_model_len"
             )
+
+    def _tell_what_moved(self) -> None:
+        """Before the engine steps: should it die, these traces were in it."""
+        if self._started_now or self._finished_now:
+            self._connection.send(Moved(self._started_now, self._finished_now))
+            self._started_now, self._finished_now = [], []
 
     def _collect(self, completion: Completion) -> None:
         wanted = self._running.pop(completion.request_id)
-        tokens = len(completion.token_ids)
-        reason = completion.finish_reason
-        if reason not in ("stop", "length"):
-            self._finish(_failed(wanted, "request_failed", f"the engine ended it as {reason!r}"))
-            return
-        if reason == "length" and tokens < self._job.teacher.sampling.max_tokens:
-            reason = "context"  # vLLM cuts at the end of the context without saying so
-        try:
-            labels = select_support(
-                completion.top_ids,
-                completion.top_logprobs,
-                completion.sampled_logprobs,
-                self._job.teacher.soft_labels,
-            )
-        except ValueError as error:
-            self._finish(_failed(wanted, "nonfinite_logprobs", f"in {tokens} tokens: {error}"))
-            return
-        self._tokens += tokens
-        self._finish(Outcome(wanted, completion.token_ids, reason, labels))
+        if completion.finish_reason in ("stop", "length"):
+            self._finish(outcome_of(wanted, completion, self._settings.soft_labels))
+        elif wanted.attempt < ATTEMPTS:
+            self._waiting.appendleft(dataclasses.replace(wanted, attempt=wanted.attempt + 1))
+        else:
+            reason = f"the engine ended it {ATTEMPTS} times, at last as {completion.finish_reason!r}"
+            self._finish(failed(wanted, "request_failed", reason))
 
     def _finish(self, outcome: Outcome) -> None:
         self._traces += 1
+        self._tokens += len(outcome.token_ids)
         self._finished.append(outcome)
+        self._finished_now.append(outcome.wanted.number)
 
     def _flush_if_due(self) -> None:
         waited = time.monotonic() - self._flushed_at
         storage = self._job.storage
-        if len(self._finished) >= storage.flush_rows or waited >= storage.flush_seconds:
-            self._flush()
+        if len(self._finished) >= storage.flush_rows or waited >= storage.flush_seconds or self._idle():
+            self._flush(wait=self._idle())
+        self._tell_what_is_written()
 
-    def _flush(self) -> None:
+    def _flush(self, *, wait: bool = False) -> None:
         self._flushed_at = time.monotonic()
         if self._finished:
-            part = self._store.commit(self._traces_of(self._finished))
-            self._finished = []
-            self._connection.send(PartWritten(part))
+            finished, self._finished = self._finished, []
+            self._committer.commit(finished)
+        self._tell_what_is_written(wait=wait)
 
-    def _traces_of(self, outcomes: list[Outcome]) -> list[Trace]:
-        """Outcomes as traces; the text is decoded here, all together, without the token that stopped it."""
-        ids = [o.token_ids[:-1] if o.finish_reason == "stop" else o.token_ids for o in outcomes]
-        texts = self._teacher.tokenizer.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return [
-            Trace(
-                prompt_id=outcome.wanted.prompt_id,
-                sample_index=outcome.wanted.sample_index,
-                prompt_token_ids=np.array(outcome.wanted.rendered.token_ids, np.int32),
-                prompt_suffix=outcome.wanted.rendered.suffix,
-                completion_token_ids=outcome.token_ids,
-                completion=text,
-                finish_reason=outcome.finish_reason,
-                soft_labels=outcome.soft_labels,
-                error=outcome.error,
-                error_detail=outcome.error_detail,
-            )
-            for outcome, text in zip(outcomes, texts, strict=True)
-        ]
+    def _tell_what_is_written(self, *, wait: bool = False) -> None:
+        for part in self._committer.written(wait=wait):
+            self._connection.send(part)
 
     def _report(self) -> None:
         if time.monotonic() - self._reported_at >= PROGRESS_SECONDS or self._done():
             self._reported_at = time.monotonic()
-            self._connection.send(Progress(self._traces, self._tokens))
+            self._connection.send(Progress(self._traces, self._tokens, self._teacher.tokens_in_flight()))
 
 
-def _failed(wanted: Wanted, error: str, detail: str) -> Outcome:
-    return Outcome(wanted, np.empty(0, np.int32), "error", empty_soft_labels(), error, detail)
-
-
-def start_teacher(job: WorkerJob) -> Teacher:
-    """Load the teacher that a job asks for."""
-    if job.teacher.backend == "replay":
-        from distill_data.teachers.replay import ReplayTeacher
-
-        return ReplayTeacher(load_tokenizer(job.source), job.teacher)
-    from distill_data.teachers.vllm_engine import VllmTeacher
-
-    folder = local_model_folder(job.source, trust_remote_code=job.teacher.trust_remote_code)
-    try:
-        return VllmTeacher(folder, job.teacher)
-    except (ValueError, TypeError) as error:  # what vLLM raises for a configuration that it refuses
-        raise ModelError(
-            f"vLLM refuses this teacher: {' '.join(str(error).split())[:500]}: change teacher: or teacher.engine:"
-        ) from error
-
-
-def describe_tokenizer(teacher: Teacher) -> dict[str, Any]:
-    """What a corpus says about the ids in it: whose they are, and over how many the model's output goes."""
-    tokenizer = teacher.tokenizer
-    return {
-        "sha256": tokenizer_fingerprint(tokenizer),
-        "tokens": len(tokenizer),
-        "vocab_size": teacher.vocab_size,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
-def main(descriptor: int) -> int:
-    """Serve one job over the pipe with this file descriptor; returns the process's exit status."""
-    connection = Connection(descriptor)
-    job: WorkerJob = connection.recv()
-    try:
-        started = time.monotonic()
-        teacher = start_teacher(job)
-        description = {"teacher_id": job.teacher_id, "ingredients": job.ingredients}
-        description["tokenizer"] = describe_tokenizer(teacher)
-        TraceStore(job.root, job.teacher_id).describe(description)
-        connection.send(Ready(time.monotonic() - started))
-        worker = TeacherWorker(teacher, job, connection)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: setattr(worker, "stopping", True))
-        worker.run()
-        return 0
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return 1  # whoever started this worker is gone; what was finished is committed
-    except Exception as error:
-        traceback.print_exc()  # for the worker's log
-        known = isinstance(error, DistillDataError)
-        message = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        connection.send(Failed(message, error.exit_code if isinstance(error, DistillDataError) else 1))
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+def _with_room(sampling: config.Sampling, max_tokens: int) -> config.Sampling:
+    """The sampling of a trace that is made again with more room; 0 is as it was."""
+    return sampling.model_copy(update={"max_tokens": max_tokens}) if max_tokens else sampling

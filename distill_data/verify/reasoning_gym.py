@@ -6,9 +6,9 @@ import inspect
 import re
 from typing import Any
 
-from distill_data.config import ReasoningGymPrompts
 from distill_data.errors import ConfigError
 from distill_data.identity import canonical_json
+from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.prompts.reasoning_gym import create_task
 from distill_data.reasoning import final_answer
 from distill_data.records import Prompt

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from distill_data.config import Config, DatasetPrompts, FromConfig, Loss, ReasoningGymPrompts, Section, Student
+from distill_data.config import Config, FromConfig, Loss, Student
+from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, Section
 from distill_data.reference import config_reference, sections_in, with_reference
 from tests.docs.conftest import README
 
@@ -13,11 +14,12 @@ def test_readme_holds_the_reference_as_the_classes_give_it() -> None:
 
 def test_every_section_of_the_config_has_its_table() -> None:
     titles = [line for line in config_reference().splitlines() if line.startswith("###")]
-    assert len(titles) == len(set(titles)) == len(_sections(Config))
+    assert len(titles) == len(set(titles)) == len(set(_sections(Config)))
     for title in (
         "### Top level",
         "### `prompts` with `source: reasoning_gym`",
         "### `prompts` with `source: dataset`",
+        "### `prompts.sampling`",
         "### `teacher.sampling`",
         "### `student.model`",
         "### `student.train.loss`",
@@ -42,6 +44,8 @@ def test_every_field_is_documented() -> None:
         "| `enforce_eager` | true or false or null | `null` |",
         "| `sampling` | section | see below |",
         "| `prompts` | list of sections | **required** |",
+        "| `stop_token_ids` | list of integers ≥ 0 | `[]` |",
+        "| `stop_token_ids` | list of integers ≥ 0 or null | `null` |",
     ],
 )
 def test_types_limits_and_defaults_are_shown(row: str) -> None:

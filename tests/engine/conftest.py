@@ -9,13 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from distill_data.build import BuildPlan, generate_missing, plan_traces
 from distill_data.config import Config
-from distill_data.models import resolve_model
-from distill_data.planning import cut_shards, make_plan
-from distill_data.prompts.prompt_set import PromptSet, save_prompts
+from distill_data.prompts.prompt_set import PromptSet
 from distill_data.records import Prompt, prompts_to_table
-from distill_data.teachers.messages import WorkerJob
-from distill_data.teachers.pool import GenerationReport, TeacherPool
+from distill_data.teacher_identity import identify_teacher
+from distill_data.teachers.generation import NO_BUDGET, Budget, GenerationReport
 from distill_data.trace_store import TraceStore
 
 FOREIGN = "这部电影很棒。 مرحبا Ünïcödé 🙂\r\n\ttabs"
@@ -54,7 +53,7 @@ def generate(model: Path, texts: list[str], root: Path, **teacher: Any) -> Gener
         {
             "name": "engine-test",
             "root": str(root),
-            "prompts": [{"source": "dataset", "path": "none.jsonl", "prompt": "text"}],
+            "prompts": [{"source": "dataset", "path": "none.jsonl", "prompt": "text", "name": "texts"}],
             "teacher": {
                 "model": str(model),
                 "sampling": {"samples": SAMPLES, "temperature": 0.8, "max_tokens": MAX_TOKENS},
@@ -66,23 +65,19 @@ def generate(model: Path, texts: list[str], root: Path, **teacher: Any) -> Gener
         }
     )
     prompts = [Prompt([{"role": "user", "content": text}], "texts") for text in texts]
-    table = prompts_to_table(prompts)
-    source = resolve_model(str(model))
-    job = WorkerJob(
-        settings.teacher,
-        settings.storage,
-        source,
-        root,
-        "test",
-        {},
-        save_prompts(PromptSet(table, pa.table({}), {}), root),
-    )
-    store = TraceStore(root, "test")
-    plan = make_plan(table["prompt_id"], settings.teacher.sampling.samples, store.index(), MAX_MODEL_LEN)
-    report = TeacherPool(job, cut_shards(plan.missing, 8), lambda progress: None, verbose=False).run()
-    done = make_plan(table["prompt_id"], settings.teacher.sampling.samples, store.index(), MAX_MODEL_LEN)
-    assert len(done.missing) == 0
-    return Generated(model, prompts, store.read(done.finished).to_pylist(), report)
+    return generate_prompts(settings, prompts)
+
+
+def generate_prompts(settings: Config, prompts: list[Prompt], budget: Budget = NO_BUDGET) -> Generated:
+    """Run a real engine over prompts that are there already, and read what it committed."""
+    prompt_set = PromptSet(prompts_to_table(prompts), pa.table({}), {})
+    identity = identify_teacher(settings.teacher)
+    store = TraceStore(settings.root, identity.teacher_id)
+    build = BuildPlan(settings, prompt_set, identity, store, plan_traces(settings, prompt_set, store))
+    _, report = generate_missing(build, lambda progress: None, budget=budget)
+    done = plan_traces(settings, prompt_set, store)
+    assert report.paused is not None or len(done.missing) == 0
+    return Generated(Path(settings.teacher.model), prompts, store.read(done.finished).to_pylist(), report)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 
 from distill_data import open_corpus
+from distill_data.build import BuildPause, BuildReport
 from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.errors import CorpusError, ModelError, StudentError
@@ -26,6 +27,12 @@ from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
 from flows.distill import distill
 from flows.train import evaluate_student, train_student
+
+
+def built(build: BuildReport | BuildPause) -> BuildReport:
+    """A build that went to its end."""
+    assert isinstance(build, BuildReport)
+    return build
 
 
 def run_names() -> list[str]:
@@ -47,7 +54,7 @@ def artifact(key: str) -> Any:
 
 def test_distill_does_all_that_the_config_asks_for_once(settings: Config) -> None:
     first = distill(settings)
-    build, student = first.build, first.student
+    build, student = built(first.build), first.student
     assert build.corpus == "arithmetic@v1" and build.created
     assert build.generated_traces == 160 and build.reused_traces == 0
     assert build.rows + sum(build.dropped.values()) == 160
@@ -62,8 +69,9 @@ def test_distill_does_all_that_the_config_asks_for_once(settings: Config) -> Non
     assert corpus.traces("train")["trace_id"] == corpus.soft_labels("train")["trace_id"]
 
     again = distill(settings)
-    assert not again.build.created and again.build.corpus == "arithmetic@v1"
-    assert again.build.generated_traces == 0 and again.build.engine_seconds == 0
+    rebuilt = built(again.build)
+    assert not rebuilt.created and rebuilt.corpus == "arithmetic@v1"
+    assert rebuilt.generated_traces == 0 and rebuilt.engine_seconds == 0
     assert again.student is not None and not again.student.created
     assert again.student.after == student.after
 
@@ -75,7 +83,7 @@ def test_runs_and_artifacts_are_named_after_corpus_and_version(settings: Config)
     names = run_names()
     for name in ("distill arithmetic@v1", "build arithmetic@v1", f"train {student.name}"):
         assert name in names
-    assert f'"dropped: failed_verifier", "traces": {report.build.dropped["failed_verifier"]}' in artifact(
+    assert f'"dropped: failed_verifier", "traces": {built(report.build).dropped["failed_verifier"]}' in artifact(
         "arithmetic-v1-counts"
     )
     assert "arithmetic@v1 is new" in artifact("arithmetic-v1-summary")
@@ -87,10 +95,10 @@ def test_more_samples_generate_only_the_new_ones(job: dict[str, Any]) -> None:
     del job["student"]
     build_corpus(Config.model_validate(job))
     job["teacher"]["sampling"]["samples"] = 6
-    more = build_corpus(Config.model_validate(job))
+    more = built(build_corpus(Config.model_validate(job)))
     assert (more.corpus, more.generated_traces, more.reused_traces) == ("arithmetic@v2", 80, 160)
     job["keep"] = {"passed_only": False}
-    kept = build_corpus(Config.model_validate(job))
+    kept = built(build_corpus(Config.model_validate(job)))
     assert (kept.corpus, kept.generated_traces, kept.reused_traces) == ("arithmetic@v3", 0, 240)
     assert kept.rows == 240
 
@@ -99,7 +107,8 @@ def test_a_config_without_judge_and_student_ends_with_an_unjudged_corpus(job: di
     for section in ("judge", "keep", "student"):
         del job[section]
     report = distill(Config.model_validate(job))
-    assert report.student is None and report.build.rows == 160 and report.build.pass_rate is None
+    build = built(report.build)
+    assert report.student is None and build.rows == 160 and build.pass_rate is None
     assert set(open_corpus("arithmetic", root=job["root"]).traces("train")["passed"]) == {None}
 
 
@@ -110,13 +119,16 @@ def test_nothing_kept_says_why_and_makes_no_version(job: dict[str, Any]) -> None
     assert not list(Path(job["root"], "corpora", "arithmetic").glob("v*"))
 
 
-def test_a_base_model_without_template_is_refused_before_anything_starts(job: dict[str, Any], tmp_path: Path) -> None:
+def test_a_base_model_without_template_is_refused_before_anything_is_generated(
+    job: dict[str, Any], tmp_path: Path
+) -> None:
     from tests.tiny_model import make_tiny_model
 
     job["teacher"]["model"] = str(make_tiny_model(tmp_path / "base", chat_template=None))
     with pytest.raises(ModelError, match="prompt_format: text"):
         build_corpus(Config.model_validate(job))
-    assert not Path(job["root"], "logs").exists()
+    assert not list(Path(job["root"]).glob("traces/*/part-*"))
+    assert not [child for child in psutil.Process().children() if "distill_data.teachers" in " ".join(child.cmdline())]
     job["teacher"]["prompt_format"] = "text"
     assert build_corpus(Config.model_validate(job)).generated_traces == 160
 
@@ -139,10 +151,13 @@ def test_what_prefect_only_shows_never_ends_a_job(settings: Config, monkeypatch:
 
     for name in ("create_progress_artifact", "create_table_artifact", "create_markdown_artifact", "get_client"):
         monkeypatch.setattr(f"flows.reporting.{name}", refuse)
-    assert build_corpus(settings).created
+    assert built(build_corpus(settings)).created
 
 
-def test_ctrl_c_commits_what_is_finished_and_says_how_to_go_on(job: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_commits_what_is_finished_and_says_how_to_go_on(
+    job: dict[str, Any], tmp_path: Path, number: signal.Signals
+) -> None:
     job["teacher"] |= {"sampling": {"samples": 200}, "engine": {"max_model_len": 256, "max_num_seqs": 1}}
     job["storage"] = {"flush_rows": 20}
     config = tmp_path / "config.yaml"
@@ -157,7 +172,10 @@ def test_ctrl_c_commits_what_is_finished_and_says_how_to_go_on(job: dict[str, An
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     children = psutil.Process(running.pid).children(recursive=True)
-    os.killpg(running.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(running.pid, number)  # as a terminal does
+    else:
+        running.send_signal(number)
     output, errors = running.communicate(timeout=120)
     assert running.returncode == 1 and json.loads(output)["kind"] == "Interrupted"
     assert errors.endswith("interrupted: what was finished is kept; run the same command to continue\n")
@@ -174,19 +192,25 @@ def test_the_command_line_prints_one_document_per_command(
     config.write_text(yaml.safe_dump(job), encoding="utf-8")
     monkeypatch.setattr("distill_data.interrupt.leave_on_interrupt", lambda say: None)  # Ctrl-C stays pytest's
 
-    def run(*arguments: str) -> dict[str, Any]:
+    def run(*arguments: str, status: int = 0) -> dict[str, Any]:
         monkeypatch.setattr(sys, "argv", ["distill-data", *arguments, "--json"])
         with pytest.raises(SystemExit) as left:
             main()
-        assert not left.value.code
+        assert (left.value.code or 0) == status
         return json.loads(capsys.readouterr().out)
 
+    slowly = ("--set", "storage.shard_size=8", "--set", "teacher.engine.max_num_seqs=1")
+    paused = run("run", str(config), "--max-tokens", "1", *slowly, status=3)["build"]
+    assert (paused["corpus"], paused["paused"]) == ("arithmetic", "--max-tokens 1 is reached")
+    assert 0 < paused["generated_traces"] < 160 == paused["generated_traces"] + paused["missing_traces"]
     built = run("build", str(config))
     assert {
         "corpus", "path", "created", "rows", "dropped", "generated_traces", "generated_tokens", "reused_traces",
         "engine_seconds", "tokens_per_second",
     } <= built.keys()  # fmt: skip
-    assert (built["corpus"], built["created"], built["generated_traces"]) == ("arithmetic@v1", True, 160)
+    assert (built["corpus"], built["created"]) == ("arithmetic@v1", True)
+    assert (built["reused_traces"], built["generated_traces"]) == (paused["generated_traces"], paused["missing_traces"])
+    assert run("build", str(config), "--max-tokens", "1")["created"] is False  # nothing is left to pause
     trained = run("train", str(config), "--corpus", "arithmetic@v1", "--set", "student.train.steps=4")
     assert (trained["corpus"], trained["steps"], trained["created"]) == ("arithmetic@v1", 4, True)
     measured = run("evaluate", str(config), "--set", "student.train.steps=4")

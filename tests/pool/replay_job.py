@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from distill_data.build import BuildPlan, plan_build
 from distill_data.config import Config
 from distill_data.models import load_tokenizer
-from distill_data.planning import Shard
+from distill_data.planning import shard_of
 from distill_data.prompts import load_prompts
-from distill_data.teachers.messages import PartWritten, Stopped, WorkerJob
-from distill_data.teachers.pool import GenerationProgress, GenerationReport
+from distill_data.teachers.generation import Budget, GenerationProgress, GenerationReport, Work
+from distill_data.teachers.messages import NoMoreShards, PartWritten, Stopped, TeacherJob, WorkerJob
 from distill_data.teachers.replay import ReplayTeacher
-from distill_data.teachers.worker import TeacherWorker, describe_tokenizer
+from distill_data.teachers.worker import TeacherWorker
+from distill_data.teachers.worker_process import describe_tokenizer
 from distill_data.trace_store import TraceStore
 
 
@@ -45,7 +50,7 @@ def make_config(root: Path, model: Path, prompts: Path, **sections: Any) -> Conf
 
 
 def plan(config: Config) -> BuildPlan:
-    return plan_build(config, load_prompts(list(config.prompts)))
+    return plan_build(config, load_prompts(list(config.prompts), config.teacher.mode))
 
 
 def committed(store: TraceStore) -> Counter[tuple[str, int]]:
@@ -67,27 +72,33 @@ def part_rows(store: TraceStore) -> list[int]:
 
 
 class InlinePool:
-    """Stands in for the pool of processes: the same worker, in this process."""
+    """Stands in for the pool of processes: the same worker, in this process, on the replay teacher."""
 
-    def __init__(
-        self, job: WorkerJob, shards: list[Shard], on_progress: Callable[[GenerationProgress], None], verbose: bool
-    ) -> None:
+    def __init__(self, job: TeacherJob, root: Path, *, lock: int | None = None, verbose: bool = False) -> None:
         self.job = job
-        self.shards = shards
         self.teacher: Any = ReplayTeacher(load_tokenizer(job.source), job.teacher)
         self.messages: list[Any] = []
 
-    def run(self) -> GenerationReport:
+    def close(self) -> None:
+        """There is no process to end."""
+
+    def run(self, work: Work, budget: Budget, on_progress: Callable[[GenerationProgress], None]) -> GenerationReport:
         """Hand over all shards at once and read what the worker said afterwards."""
-        description = {"tokenizer": describe_tokenizer(self.teacher)}
-        TraceStore(self.job.root, self.job.teacher_id).describe(description)
+        TraceStore(work.root, work.teacher_id).describe({"tokenizer": describe_tokenizer(self.teacher)})
         ours, theirs = Pipe()
-        for shard in [*self.shards, None]:
-            ours.send(shard)
-        self.worker = TeacherWorker(self.teacher, self.job, theirs)
-        self.worker.run()
-        while ours.poll():
-            self.messages.append(ours.recv())
+        for start in range(0, len(work.missing), work.storage.shard_size):
+            traces = np.arange(start, min(start + work.storage.shard_size, len(work.missing)))
+            ours.send(shard_of(work.missing, traces))
+        ours.send(NoMoreShards())
+        job = WorkerJob(work.storage, work.root, work.teacher_id, work.ingredients, work.prompts_path)
+        self.worker = TeacherWorker(self.teacher, self.job.teacher, job, theirs)
+        listener = Thread(target=self._listen, args=[ours], daemon=True)  # or the pipe would fill up
+        listener.start()
+        try:
+            self.worker.run()
+        finally:
+            theirs.close()
+            listener.join()
         parts = [message.part for message in self.messages if isinstance(message, PartWritten)]
         assert isinstance(self.messages[-1], Stopped)
         return GenerationReport(
@@ -97,3 +108,8 @@ class InlinePool:
             load_seconds=0.0,
             engine_seconds=1.0,
         )
+
+    def _listen(self, connection: Connection) -> None:
+        with suppress(EOFError):
+            while True:
+                self.messages.append(connection.recv())

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_data.build import BuildPlan
-from distill_data.planning import cut_shards
-from distill_data.prompts import save_prompts
+from distill_data.build import BuildPlan, work_of
+from distill_data.planning import shard_of
 from distill_data.records import table_to_prompts
 from distill_data.teachers.base import Completion, Request, RequestRefused
-from distill_data.teachers.messages import Progress, ShardWanted, Stopped, WorkerJob
+from distill_data.teachers.generation import NO_BUDGET, GenerationReport
+from distill_data.teachers.messages import Progress, ShardWanted, Stopped, TeacherJob, WorkerJob
 from distill_data.teachers.rendering import render_prompts
 from distill_data.teachers.replay import ReplayTeacher
 from distill_data.teachers.worker import TeacherWorker
@@ -29,18 +29,13 @@ def make_build(root: Path, model: Path, count: int = 9, words: int = 1, **sectio
 
 
 def pool_of(build: BuildPlan) -> InlinePool:
-    root = Path(build.config.root)
-    job = WorkerJob(
-        teacher=build.config.teacher,
-        storage=build.config.storage,
-        source=build.source,
-        root=root,
-        teacher_id=build.store.teacher_id,
-        ingredients=build.ingredients,
-        prompts_path=save_prompts(build.prompts, root),
-    )
-    shards = cut_shards(build.plan.missing, build.config.storage.shard_size)
-    return InlinePool(job, shards, lambda _: None, False)
+    return InlinePool(TeacherJob(build.config.teacher, build.identity.source), Path(build.config.root))
+
+
+def run(build: BuildPlan, pool: InlinePool | None = None) -> GenerationReport:
+    """Generate what a build lacks; the folder is the lease's to make."""
+    build.store.folder.mkdir(parents=True, exist_ok=True)
+    return (pool or pool_of(build)).run(work_of(build), NO_BUDGET, lambda _: None)
 
 
 def rows_of(build: BuildPlan) -> list[dict[str, Any]]:
@@ -49,7 +44,7 @@ def rows_of(build: BuildPlan) -> list[dict[str, Any]]:
 
 def test_every_trace_is_committed_with_what_the_teacher_saw_and_said(build: BuildPlan) -> None:
     pool = pool_of(build)
-    report = pool.run()
+    report = run(build, pool)
     assert committed(build.store) == wanted(build)
     rows = rows_of(build)
     assert (report.traces, report.tokens) == (18, sum(row["completion_tokens"] for row in rows))
@@ -75,14 +70,14 @@ def test_every_trace_is_committed_with_what_the_teacher_saw_and_said(build: Buil
     assert len({row["completion"] for row in rows}) > 9  # every sample has a seed of its own
     assert isinstance(pool.messages[0], ShardWanted)
     assert pool.messages[-1] == Stopped(complete=True)
-    assert [message for message in pool.messages if isinstance(message, Progress)][-1] == Progress(18, report.tokens)
+    assert [message for message in pool.messages if isinstance(message, Progress)][-1] == Progress(18, report.tokens, 0)
 
 
 @pytest.mark.parametrize(("flush_rows", "shard_size"), [(1, 4), (5, 3), (18, 1), (1000, 7)])
 def test_parts_hold_about_flush_rows(tmp_path: Path, tiny_model: Path, flush_rows: int, shard_size: int) -> None:
     storage = {"flush_rows": flush_rows, "shard_size": shard_size}
     build = make_build(tmp_path, tiny_model, storage=storage, teacher={"engine": {"max_num_seqs": 1}})
-    pool_of(build).run()
+    run(build)
     rows = sorted(part_rows(build.store), reverse=True)
     assert sum(rows) == 18
     assert len(rows) == -(-18 // flush_rows)
@@ -92,7 +87,7 @@ def test_parts_hold_about_flush_rows(tmp_path: Path, tiny_model: Path, flush_row
 
 def test_parts_are_committed_when_flush_seconds_are_over(tmp_path: Path, tiny_model: Path) -> None:
     build = make_build(tmp_path, tiny_model, storage={"flush_seconds": 1e-9}, teacher={"engine": {"max_num_seqs": 2}})
-    pool_of(build).run()
+    run(build)
     assert part_rows(build.store) == [2] * 9
 
 
@@ -109,7 +104,7 @@ def test_a_prompt_that_does_not_fit_is_dropped_by_name_and_the_rest_goes_on(tmp_
     (tmp_path / "p.jsonl").write_text("\n".join([*lines, '{"question": "' + "too long " * 60 + '", "answer": "0"}']))
     limit = max(lengths) + 40
     build = plan(make_config(tmp_path, tiny_model, tmp_path / "p.jsonl", teacher={"engine": {"max_model_len": limit}}))
-    pool_of(build).run()
+    run(build)
     failed = [row for row in rows_of(build) if row["error"]]
     assert [(row["error"], row["finish_reason"]) for row in failed] == [("prompt_too_long", "error")] * 2
     detail = f"{failed[0]['prompt_tokens']} prompt tokens do not fit a context of {limit}: raise engine.max_model_len"
@@ -124,7 +119,7 @@ def test_a_prompt_that_does_not_fit_is_dropped_by_name_and_the_rest_goes_on(tmp_
     roomy = plan(type(build.config).model_validate(wide))
     assert roomy.store.teacher_id == build.store.teacher_id
     assert len(roomy.plan.missing) == 2
-    pool_of(roomy).run()
+    run(roomy)
     assert [row["error"] for row in rows_of(roomy)] == [None] * 20
 
 
@@ -138,7 +133,7 @@ def test_the_finish_reason_says_what_cut_a_trace(
     prompt = render_prompts(table_to_prompts(first.prompts.table), tokenizer, first.config.teacher)[0]
     engine = {"max_model_len": len(prompt.token_ids) + room}
     build = make_build(tmp_path, tiny_model, count=1, teacher={"sampling": sampling, "engine": engine})
-    pool_of(build).run()
+    run(build)
     (row,) = rows_of(build)
     assert row["finish_reason"] == reason
     expected = row["completion"] + (tokenizer.eos_token if reason == "stop" else "")
@@ -169,7 +164,7 @@ class Difficult(ReplayTeacher):
 def test_one_bad_row_does_not_stop_the_others(build: BuildPlan) -> None:
     pool = pool_of(build)
     pool.teacher = Difficult(pool.teacher.tokenizer, build.config.teacher)
-    pool.run()
+    run(build, pool)
     errors = {row["error"]: row for row in rows_of(build) if row["error"]}
     assert set(errors) == {"token_out_of_vocabulary", "nonfinite_logprobs"}
     assert errors["token_out_of_vocabulary"]["error_detail"] == "id 9 of 5"
@@ -195,7 +190,7 @@ def test_the_window_stays_full_across_shards(tmp_path: Path, tiny_model: Path) -
     build = make_build(tmp_path, tiny_model, count=30, storage={"shard_size": 5})
     pool = pool_of(build)
     pool.teacher = Watched(pool.teacher.tokenizer, build.config.teacher)
-    pool.run()
+    run(build, pool)
     held = pool.teacher.held
     assert max(held) == 6  # 1.5 x max_num_seqs
     assert all(size >= 4 for size in held[1:-2])
@@ -206,23 +201,26 @@ def test_told_to_stop_it_commits_what_is_finished_and_the_next_run_does_the_rest
     pool = pool_of(build)
     pool.teacher = Watched(pool.teacher.tokenizer, build.config.teacher)
     pool.teacher.at_step = {2: lambda: setattr(pool.worker, "stopping", True)}
-    pool.run()
+    run(build, pool)
     assert pool.messages[-1] == Stopped(complete=False)
     assert part_rows(build.store) == [8]
     rest = plan(build.config)
     assert len(rest.plan.missing) == 10
-    pool_of(rest).run()
+    run(rest)
     assert committed(build.store) == wanted(build)
 
 
 def test_when_whoever_started_it_is_gone_it_commits_and_leaves(build: BuildPlan) -> None:
     pool = pool_of(build)
     ours, theirs = Pipe()
-    ours.send(pool.shards[0])
+    work = work_of(build)
+    build.store.folder.mkdir(parents=True)
+    ours.send(shard_of(work.missing, np.arange(len(work.missing))))
     teacher = Watched(pool.teacher.tokenizer, build.config.teacher)
     teacher.at_step = {2: ours.close}
     with pytest.raises((EOFError, BrokenPipeError, ConnectionResetError)):
-        TeacherWorker(teacher, pool.job, theirs).run()
+        job = WorkerJob(work.storage, work.root, work.teacher_id, work.ingredients, work.prompts_path)
+        TeacherWorker(teacher, build.config.teacher, job, theirs).run()
     assert sum(committed(build.store).values()) >= 8
 
 
@@ -234,5 +232,5 @@ def test_a_crash_of_the_engine_keeps_what_was_finished(build: BuildPlan) -> None
     pool.teacher = Watched(pool.teacher.tokenizer, build.config.teacher)
     pool.teacher.at_step = {3: crash}
     with pytest.raises(RuntimeError, match="engine is dead"):
-        pool.run()
+        run(build, pool)
     assert part_rows(build.store) == [8]

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distill_data.build import (
+    BuildPlan,
     BuildReport,
     assemble_version,
     digest_of,
     existing_version,
     generate_missing,
     report_build,
+    report_pause,
+    work_of,
 )
 from distill_data.config import Config
 from distill_data.corpus.check import verify_corpus
@@ -19,6 +23,9 @@ from distill_data.corpus.read import open_corpus
 from distill_data.corpus.versions import list_versions
 from distill_data.errors import ModelError, TeacherError
 from distill_data.estimate import UNSEEN_BYTES_PER_TOKEN, estimate_build
+from distill_data.lease import teacher_lease
+from distill_data.teachers.generation import NO_BUDGET
+from distill_data.teachers.messages import TeacherJob
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
 
 # The last number is the answer; the replay teacher is right about one time in four.
@@ -27,7 +34,7 @@ JUDGED: dict[str, Any] = {"judge": {"verifier": "exact"}, "keep": {"passed_only"
 
 @pytest.fixture(autouse=True)
 def _inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
+    monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
 
 
 @pytest.fixture
@@ -46,12 +53,18 @@ def with_samples(config: Config, samples: int) -> Config:
     return changed(config, teacher={"sampling": {**config.teacher.sampling.model_dump(), "samples": samples}})
 
 
+def run_here(build: BuildPlan) -> None:
+    """Generate what is missing, for somebody who holds the lease."""
+    pool = InlinePool(TeacherJob(build.config.teacher, build.identity.source), Path(build.config.root))
+    pool.run(work_of(build), NO_BUDGET, lambda _: None)
+
+
 def build_corpus(config: Config) -> BuildReport:
     """The steps of the build flow."""
     planned = plan(config)
     if (version := existing_version(planned)) is not None:
-        return report_build(planned, generate_missing(planned, lambda _: None), version, False)
-    generated = generate_missing(planned, lambda _: None)
+        return report_build(*generate_missing(planned, lambda _: None), version, False)
+    planned, generated = generate_missing(planned, lambda _: None)
     manifest, created = assemble_version(planned, lambda *_: None)
     return report_build(planned, generated, manifest, created)
 
@@ -136,6 +149,28 @@ def test_another_teacher_starts_from_nothing(config: Config) -> None:
     assert build_corpus(other).generated_traces == 40
 
 
+@pytest.mark.parametrize(("when_busy", "leaves"), [("leave", True), ("wait", False)])
+def test_two_builds_of_one_teacher_pay_once(config: Config, when_busy: str, leaves: bool) -> None:
+    """The other build holds the lease, and has generated everything when it lets go."""
+    mine = plan(changed(config, storage={"when_busy": when_busy}))
+    said: list[str] = []
+    with ExitStack() as other:
+        other.enter_context(teacher_lease(mine.store.folder, wait=False, say=pytest.fail))
+
+        def let_go(line: str) -> None:
+            said.append(line)
+            run_here(plan(config))
+            other.close()
+
+        planned, report = generate_missing(mine, lambda _: None, say=let_go)
+    assert report.traces == 0
+    if leaves:
+        assert report.paused is not None and "another build of this teacher is at work" in report.paused
+        assert report_pause(planned, report).missing_traces == 40 and said == []
+    else:
+        assert (report.paused, len(planned.plan.finished), len(said)) == (None, 40, 1)
+
+
 def test_nothing_is_assembled_while_traces_are_missing(config: Config) -> None:
     planned = plan(config)
     assert existing_version(planned) is None
@@ -157,16 +192,16 @@ def test_planning_refuses_a_model_that_is_not_there(config: Config) -> None:
 
 def test_the_estimate_is_a_rule_of_thumb_until_traces_are_there(config: Config) -> None:
     planned = plan(config)
-    unseen = estimate_build(config, planned.plan, planned.store)
+    unseen = estimate_build(planned)
     assert (unseen.traces, unseen.shards, unseen.measured) == (40, 1, False)
     assert (unseen.tokens, unseen.tokens_at_most) == (40 * 32, 40 * 64)
     assert unseen.bytes == round(40 * 32 * UNSEEN_BYTES_PER_TOKEN)
     generate_missing(planned, lambda _: None)
     done = plan(config)
-    none = estimate_build(config, done.plan, done.store)
+    none = estimate_build(done)
     assert (none.traces, none.shards, none.tokens, none.bytes) == (0, 0, 0, 0)
     more = plan(changed(with_samples(config, 3), storage={"shard_size": 8}))
-    seen = estimate_build(more.config, more.plan, more.store)
+    seen = estimate_build(more)
     mean = sum(done.plan.finished["completion_tokens"].to_pylist()) / 40
     assert (seen.traces, seen.shards, seen.measured) == (20, 3, True)
     assert seen.tokens == round(20 * mean)

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distill_data.config import EXECUTION_OPTIONS, Config, FromConfig
+from distill_data.config import EXECUTION_OPTIONS, Config, FromConfig, Sampling
 from distill_data.config_file import load_config
 from distill_data.errors import ConfigError
+from distill_data.prompt_config import SamplingOverrides
 
 MINIMAL = """
 name: sums
@@ -71,6 +72,7 @@ def message_of(tmp_path: Path, *overrides: str, text: str = MINIMAL) -> str:
         ("teacher.modle=x", "unknown key teacher.modle (did you mean model?)"),
         ("teacher.sampling.temprature=1", "unknown key teacher.sampling.temprature (did you mean temperature?)"),
         ("prompts.0.sizee=4", "unknown key prompts.0.sizee (did you mean size?)"),
+        ("prompts.0.sampling={top_kk: 4}", "unknown key prompts.0.sampling.top_kk (did you mean top_k?)"),
         ("judge={verifier: reasoning_gym, pass: 1}", "unknown key judge.pass (did you mean pass_score?)"),
         ("student={model: {from_config: {model_type: llama}, extra: 1}}",
          "unknown key student.model.extra (known keys: from_config)"),
@@ -81,7 +83,7 @@ def message_of(tmp_path: Path, *overrides: str, text: str = MINIMAL) -> str:
         ("dataset=3", "unknown key dataset (known keys: name, root, prompts, teacher, judge, keep, filters, "
          "validation, student, storage)"),
         ("prompts.0.str=3",
-         "unknown key prompts.0.str (known keys: source, task, size, seed, options, name)"),
+         "unknown key prompts.0.str (known keys: source, task, size, seed, options, name, sampling)"),
     ],
 )  # fmt: skip
 def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expected: str) -> None:
@@ -100,6 +102,17 @@ def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expect
         ("storage.flush_seconds=.inf", "storage.flush_seconds is inf: input should be a finite number"),
         ("teacher.soft_labels.max_support=256",
          "teacher.soft_labels.max_support is 256: input should be less than or equal to 255"),
+        ("prompts.0.sampling={}",
+         "prompts.0.sampling: sets nothing: give one of samples, temperature, top_p, top_k, max_tokens, "
+         "stop_token_ids, or leave sampling: out"),
+        ("prompts.0.sampling={seed: 3}", "unknown key prompts.0.sampling.seed (known keys: samples, temperature, "
+         "top_p, top_k, max_tokens, stop_token_ids)"),
+        ("prompts.0.sampling={temperature: 3}",
+         "prompts.0.sampling.temperature is 3: input should be less than or equal to 2"),
+        ("teacher.sampling.stop_token_ids=[-1]",
+         "teacher.sampling.stop_token_ids.0 is -1: input should be greater than or equal to 0"),
+        ("teacher.retry_truncated={}", "teacher.retry_truncated.max_tokens is missing"),
+        ("teacher.mode=classify", "teacher.mode is 'classify': input should be 'generate' or 'score'"),
         ("teacher.dtype=bf16", "teacher.dtype is 'bf16': input should be 'bfloat16', 'float16' or 'float32'"),
         ("name=3", "name is 3: input should be a valid string"),
         ("name=a/b", "name: 'a/b' is no corpus name: use letters, digits, '.', '_' and '-'"),
@@ -148,8 +161,37 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
          "two prompt sources are named 'a': give one of them another name:"),
         (["keep.passed_only=true"],
          "keep.passed_only is true and there is no judge: add a judge: section"),
+        (["teacher.reasoning_parser=qwen3", "teacher.reasoning.close_tag=</t>"],
+         "teacher: reasoning_parser 'qwen3' and reasoning: are two ways to split thinking from answer: leave one of "
+         "them out"),
         (["judge.verifier=exact", "prompts.0={source: dataset, path: d/x.csv, prompt: q}"],
          "source 'x' has no reference: column for the judge to compare with"),
+        (["teacher.sampling.temperature=0", "prompts.0.sampling.samples=3"],
+         "source 'chain_sum' is sampled at temperature 0, which gives the same trace 3 times: give it "
+         "sampling: {samples: 1} or raise its temperature"),
+        (["teacher.sampling.samples=4", "prompts.0.sampling.temperature=0"],
+         "source 'chain_sum' is sampled at temperature 0, which gives the same trace 4 times: give it "
+         "sampling: {samples: 1} or raise its temperature"),
+        (["teacher.retry_truncated.max_tokens=512"],
+         "teacher: retry_truncated.max_tokens is 512 and sampling.max_tokens 512: make the first the larger one"),
+        (["teacher.retry_truncated.max_tokens=900", "prompts.0.sampling.max_tokens=1000"],
+         "teacher.retry_truncated.max_tokens is 900 and source 'chain_sum' has sampling.max_tokens 1000: make the "
+         "first the larger one"),
+        (["teacher.mode=score", "teacher.retry_truncated.max_tokens=900"],
+         "teacher: mode is score, which cuts no trace by max_tokens: leave retry_truncated out"),
+        (["teacher.mode=score", "teacher.sampling.samples=2"],
+         "teacher: mode is score and sampling.samples 2, which would score the same completion 2 times: set samples: "
+         "1"),
+        (["teacher.mode=score"],
+         "teacher.mode is score and source 'chain_sum' is reasoning_gym, which has no completions: use source: "
+         "dataset"),
+        (["teacher.mode=score", "prompts.0={source: dataset, path: x.csv, prompt: q}"],
+         "teacher.mode is score and source 'x' has no completions: name their column with completion:, or a chat "
+         "column with messages:"),
+        (["teacher.mode=score", "prompts.0={source: dataset, path: x.csv, messages: m, sampling: {samples: 1}}"],
+         "teacher.mode is score and source 'x' has sampling:, and nothing is sampled: leave it out"),
+        (["prompts.0={source: dataset, path: x.csv, prompt: q, completion: c}"],
+         "teacher.mode is generate and source 'x' has completion: 'c': leave it out, or set mode: score"),
         (["prompts.0={source: dataset, path: x.csv}"],
          "prompts.0: needs exactly one of prompt: (a text column) and messages: (a chat column), got prompt=None "
          "and messages=None"),
@@ -328,3 +370,35 @@ def test_every_allowed_engine_option_is_one_of_vllm() -> None:
 )
 def test_plain_text_has_neither_template_nor_roles(tmp_path: Path, overrides: list[str], expected: str) -> None:
     assert expected in message_of(tmp_path, *overrides)
+
+
+def test_a_source_may_sample_otherwise(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "teacher.sampling={samples: 4, temperature: 1, stop_token_ids: [9, 2, 9]}",
+        "prompts.0.sampling={samples: 1, temperature: 0, max_tokens: 7}",
+    )
+    (source,) = config.prompts
+    sampling = config.sampling_of(source)
+    assert (sampling.samples, sampling.temperature, sampling.max_tokens) == (1, 0.0, 7)
+    assert (sampling.top_p, sampling.stop_token_ids) == (1.0, [2, 9])
+    assert source.sampling is not None
+    assert source.sampling.of_a_trace() == {"temperature": 0.0, "max_tokens": 7}
+    assert SamplingOverrides(samples=3).of_a_trace() is None
+
+
+def test_overrides_replace_only_what_they_name() -> None:
+    sampling = Sampling(samples=4, top_k=3, stop_token_ids=[1])
+    assert sampling.with_overrides(None) is sampling
+    greedy = sampling.with_overrides({"temperature": 0.0, "stop_token_ids": []})  # one trace of a prompt, as planned
+    assert greedy.model_dump() == {**sampling.model_dump(), "temperature": 0.0, "stop_token_ids": []}
+    with pytest.raises(ValidationError, match="less than or equal to 2"):
+        sampling.with_overrides({"temperature": 9.0})
+    with pytest.raises(ValidationError, match="seed"):
+        sampling.with_overrides({"seed": 9})
+
+
+@pytest.mark.parametrize("columns", ["messages: chat", "messages: chat, completion: c", "prompt: q, completion: c"])
+def test_what_can_be_scored_loads(tmp_path: Path, columns: str) -> None:
+    source = f"prompts.0={{source: dataset, path: x.jsonl, {columns}}}"
+    assert load(tmp_path, "teacher.mode=score", source).teacher.mode == "score"

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distill_data import config
-from distill_data.build import teacher_ingredients
 from distill_data.identity import (
     canonical_json,
     digest,
     prompt_id,
     sampling_seed,
+    sealed,
     sequence_digest,
     teacher_id,
     trace_id,
     unit_hash,
+    unsealed,
 )
 from distill_data.models import ModelSource
+from distill_data.teacher_identity import teacher_ingredients
 
 
 def test_canonical_json_does_not_depend_on_order() -> None:
@@ -57,6 +60,36 @@ def test_ids_stay_what_they_were() -> None:
     assert teacher_id({"model": {"hub": "a/b", "commit": "0" * 40}, "dtype": "bfloat16"}) == "e1c1aadb9c177658"
     assert sampling_seed(0, "p", 1) == 5500706845713133335
     assert trace_id("0123456789abcdef", "p", 3) == "01234567-p-3"
+    assert id_of({}) == "c584cb875dbff0db"
+    assert (
+        id_of(
+            {
+                "system_prompt": "x",
+                "chat_template_kwargs": {"a": True},
+                "sampling.samples": 4,
+                "sampling.temperature": 0.9,
+                "sampling.top_k": 5,
+                "sampling.seed": 3,
+            }
+        )
+        == "20a638657c7fd6d8"
+    )
+
+
+def test_a_completion_and_overrides_are_part_of_a_prompt_where_there_are_any() -> None:
+    chat = [{"role": "user", "content": "q"}]
+    ids = [
+        prompt_id(chat),
+        prompt_id(chat, "a"),
+        prompt_id(chat, "b"),
+        prompt_id(chat, ""),
+        prompt_id(chat, None, {"temperature": 0.5}),
+        prompt_id(chat, None, {"temperature": 0.6}),
+        prompt_id(chat, None, {"top_p": 0.5}),
+    ]
+    assert len({*ids}) == len(ids)
+    overrides: dict[str, Any] = {"top_k": 5, "temperature": 0.5}
+    assert prompt_id(chat, None, overrides) == prompt_id(chat, None, dict(reversed(overrides.items())))
 
 
 def test_a_prompt_id_is_its_text_byte_for_byte() -> None:
@@ -95,6 +128,7 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "model": ("elsewhere/name", False),  # its fingerprint counts, see below
     "revision": ("main", False),
     "backend": ("replay", True),
+    "mode": ("score", True),
     "system_prompt": ("Be brief.", True),
     "prompt_format": ("text", True),
     "chat_template_kwargs": ({"enable_thinking": True}, True),
@@ -106,12 +140,17 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "sampling.top_p": (0.9, True),
     "sampling.top_k": (40, True),
     "sampling.max_tokens": (9, True),
+    "sampling.stop_token_ids": ([7], True),
     "sampling.seed": (9, True),
+    "retry_truncated": ({"max_tokens": 999}, False),
     "soft_labels.min_prob": (0.01, True),
     "soft_labels.max_support": (9, True),
     "reasoning.open_tag": ("<t>", False),
     "reasoning.close_tag": ("</t>", False),
     "reasoning.answer_pattern": ("x", False),
+    "reasoning_parser": ("qwen3", False),
+    "engine.load_seconds": (9.0, False),
+    "engine.hang_seconds": (9.0, False),
     "engine.max_model_len": (99, False),
     "engine.max_num_seqs": (9, False),
     "engine.replicas": (9, False),
@@ -164,3 +203,28 @@ def test_a_copied_folder_is_the_same_teacher(tiny_model: Path, tmp_path: Path) -
     tokenizer = copy / "tokenizer_config.json"
     tokenizer.write_text(tokenizer.read_text().replace("<|im_end|>", "<|endoftext|>", 1))
     assert id_of({}, sources[1]) not in same
+
+
+def test_what_is_only_scored_does_not_depend_on_sampling() -> None:
+    scored = {
+        id_of({"mode": "score", path: value})
+        for path, (value, _) in CHANGES.items()
+        if "sampl" in path and path != "sampling.samples"
+    }
+    assert scored == {id_of({"mode": "score"})}
+    assert "sampling" not in teacher_ingredients(config.Teacher(model="org/name", mode="score"), SOURCE)
+
+
+def test_the_order_of_stop_tokens_does_not_count() -> None:
+    assert id_of({"sampling.stop_token_ids": [3, 1, 3]}) == id_of({"sampling.stop_token_ids": [1, 3]})
+
+
+def test_a_sealed_object_tells_when_it_was_changed() -> None:
+    said = {"b": [1, 2.5, None, "\u00e9\n"], "a": {"2": True, "10": float("inf")}}
+    whole = sealed(said)
+    assert unsealed(whole) == said
+    assert unsealed(json.loads(json.dumps(whole, indent=2, sort_keys=True))) == said
+    assert unsealed(said) == said  # from before there were seals
+    for changed in ({**whole, "b": [1, 2.5, None, "e"]}, {**whole, "c": 1}, {"sha256": whole["sha256"]}):
+        with pytest.raises(ValueError, match="does not match the sha256"):
+            unsealed(changed)

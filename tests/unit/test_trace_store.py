@@ -3,7 +3,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill_data import trace_store
+from distill_data import part_file
 from distill_data.errors import TraceStoreError
+from distill_data.part_file import INDEX_COLUMNS
 from distill_data.records import PART_SCHEMA, SoftLabels, Trace
 from distill_data.soft_labels import empty_soft_labels
 from distill_data.trace_store import TraceStore, content_digest, traces_to_table
@@ -69,9 +71,20 @@ def keys(table: pa.Table) -> list[tuple[str, int]]:
     return list(zip(table["prompt_id"].to_pylist(), table["sample_index"].to_pylist(), strict=True))
 
 
+def new_store(root: Path) -> TraceStore:
+    store = TraceStore(root, TEACHER)
+    store.folder.mkdir(parents=True, exist_ok=True)
+    store.describe({"teacher_id": TEACHER, "name": "Größe"})
+    return store
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> TraceStore:
-    return TraceStore(tmp_path, TEACHER)
+    return new_store(tmp_path)
+
+
+def names(store: TraceStore) -> list[str]:
+    return sorted(entry.name for entry in store.folder.iterdir())
 
 
 def test_what_is_read_is_what_was_committed(store: TraceStore) -> None:
@@ -104,7 +117,7 @@ def test_a_parts_name_is_the_hash_of_its_bytes(store: TraceStore) -> None:
     assert (part.rows, part.bytes) == (5, file.stat().st_size)
     assert part.completion_tokens == sum(len(trace.completion_token_ids) for trace in traces)
     assert store.size() == file.stat().st_size
-    assert sorted(entry.name for entry in store.folder.iterdir()) == [part.name]
+    assert names(store) == [part.name, "teacher.json"]
     assert store.commit(traces) == part  # the same traces are the same part
     assert store.parts() == [part.name]
 
@@ -140,23 +153,123 @@ def test_rows_come_in_the_order_asked_for_with_only_the_columns_asked_for(store:
     assert twice["prompt_id"].to_pylist() == whole["prompt_id"].take([3, 3, 0]).to_pylist()
 
 
-def test_one_changed_byte_is_found_and_named(store: TraceStore) -> None:
+def read_all(store: TraceStore) -> tuple[pa.Table, pa.Table]:
+    index = store.index()
+    return index, store.read(index)
+
+
+@pytest.mark.parametrize("bit", [0, 3, 7])
+def test_no_flipped_byte_passes_for_what_was_written(store: TraceStore, bit: int) -> None:
     part = store.commit([make_trace(seed) for seed in range(20)])
     file = store.folder / part.name
+    whole, (index, rows) = file.read_bytes(), read_all(store)
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rng = np.random.default_rng(bit)
+    positions = [*rng.integers(0, footer, 60), *rng.integers(footer, len(whole), 60)]
+    unseen_by_the_index = 0
+    for at in positions:
+        data = bytearray(whole)
+        data[at] ^= 1 << bit
+        file.write_bytes(data)
+        try:
+            assert store.index().equals(index)
+            unseen_by_the_index += 1
+        except TraceStoreError as error:
+            assert str(file) in str(error)
+        with pytest.raises(TraceStoreError, match=rf"{part.name} is damaged \(its bytes do not match the hash"):
+            TraceStore(store.folder.parents[1], TEACHER).read(index)
+    assert unseen_by_the_index < len(positions)  # bytes of columns that the index does not read
+    file.write_bytes(whole)
+    assert store.read(store.index()).equals(rows)
+
+
+@pytest.mark.parametrize("column", INDEX_COLUMNS)
+def test_a_flipped_byte_in_an_index_column_is_found_by_planning(store: TraceStore, column: str) -> None:
+    part = store.commit([make_trace(seed, text="x") for seed in range(200)] + [failed_trace(200)])
+    file = store.folder / part.name
+    group = pq.read_metadata(file).row_group(0)
+    chunk = next(group.column(at) for at in range(group.num_columns) if group.column(at).path_in_schema == column)
     data = bytearray(file.read_bytes())
-    data[len(data) // 3] ^= 1
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start + chunk.total_compressed_size - 1] ^= 16  # the last byte of its last page
     file.write_bytes(data)
-    reader = TraceStore(store.folder.parents[1], TEACHER)
-    with pytest.raises(TraceStoreError, match=rf"{part.name} is damaged \(its bytes do not match the hash"):
-        reader.read(pa.table({"part": [part.name], "row": [0]}))
+    with pytest.raises(TraceStoreError, match=rf"{part.name} is damaged \(.*CRC checksum.*\): restore it"):
+        store.index()
 
 
-def test_a_part_that_is_cut_short_is_named_by_the_index(store: TraceStore) -> None:
+def test_a_footer_that_tells_of_other_values_is_found_by_planning(store: TraceStore) -> None:
     part = store.commit([make_trace(seed) for seed in range(20)])
     file = store.folder / part.name
-    file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(TraceStoreError, match=rf"{part.name} is damaged .*delete it and run"):
+    metadata = pq.read_metadata(file).metadata
+    other = {"prompt_tokens": "completion_tokens", "completion_tokens": "prompt_tokens"}
+    swapped = pq.read_table(file).rename_columns([other.get(name, name) for name in PART_SCHEMA.names])
+    pq.write_table(swapped.replace_schema_metadata(metadata), file)
+    with pytest.raises(TraceStoreError, match=r"is damaged \(prompt_tokens does not match its hash in the metadata"):
         store.index()
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def folder_instead(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def other_columns(file: Path) -> None:
+    pq.write_table(pq.read_table(file).drop_columns(["error"]), file)
+
+
+def other_types(file: Path) -> None:
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(1, "sample_index", table["sample_index"].cast(pa.int64())), file)
+
+
+def other_kind(file: Path) -> None:
+    file.write_text("prompt_id,sample_index")
+
+
+@pytest.mark.parametrize("damage", [cut, empty, folder_instead, other_columns, other_types, other_kind])
+def test_what_is_no_whole_part_is_named(store: TraceStore, damage: Callable[[Path], None]) -> None:
+    part = store.commit([make_trace(seed) for seed in range(20)])
+    index = store.index()
+    damage(store.folder / part.name)
+    for look in (store.index, lambda: store.read(index)):
+        with pytest.raises(TraceStoreError, match=rf"{store.folder / part.name} is damaged .*delete it and run"):
+            look()
+
+
+def test_a_part_of_a_newer_schema_asks_for_an_upgrade(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_file, "SCHEMA_VERSION", 2)
+    part = store.commit([make_trace(1)])
+    index = store.index()
+    monkeypatch.undo()
+    for look in (store.index, lambda: store.read(index)):
+        with pytest.raises(TraceStoreError, match=rf"{part.name} has schema version 2 .*reads up to 1: upgrade"):
+            look()
+
+
+def test_a_part_from_before_there_were_checksums_is_read(store: TraceStore) -> None:
+    traces = [make_trace(seed) for seed in range(5)]
+    table = traces_to_table(traces)
+    pq.write_table(table, store.folder / "new")
+    name = f"part-{hashlib.sha256((store.folder / 'new').read_bytes()).hexdigest()[:32]}.parquet"
+    os.rename(store.folder / "new", store.folder / name)
+    index, rows = read_all(store)
+    assert index["part"].to_pylist() == [name] * 5
+    assert rows.equals(table)
+
+
+def test_a_renamed_part_is_refused(store: TraceStore) -> None:
+    part = store.commit([make_trace(1)])
+    os.rename(store.folder / part.name, store.folder / f"part-{'0' * 32}.parquet")
+    with pytest.raises(TraceStoreError, match=r"part-0+\.parquet is damaged \(its bytes do not match the hash"):
+        read_all(store)
 
 
 def test_a_missing_part_is_named(store: TraceStore) -> None:
@@ -167,18 +280,39 @@ def test_a_missing_part_is_named(store: TraceStore) -> None:
         store.read(index)
 
 
+def test_a_disk_that_does_not_answer_is_no_damage(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = store.commit([make_trace(1)])
+    index = store.index()
+    monkeypatch.setattr(Path, "read_bytes", fail(errno.EIO))
+    with pytest.raises(TraceStoreError, match=rf"{part.name} cannot be read \(Input/output error\): mount or fix"):
+        store.read(index)
+    monkeypatch.setattr(os, "scandir", fail(errno.ESTALE))
+    with pytest.raises(TraceStoreError, match=rf"cannot read {store.folder}: Stale file handle: mount or fix"):
+        store.index()
+
+
 def test_half_written_files_are_never_seen(store: TraceStore) -> None:
     part = store.commit([make_trace(1)])
-    for name in (".part-0.parquet.17.tmp", "part-0.parquet.tmp", "teacher.json"):
+    left = [".part-0.parquet.17.tmp", ".teacher.json.18.tmp"]
+    for name in (*left, "part-0.parquet.tmp", "teacher.json"):
         (store.folder / name).write_bytes(b"half")
     assert store.parts() == [part.name]
     assert keys(store.index()) == [("prompt1", 0)]
+    store.remove_leftovers()
+    assert names(store) == sorted([part.name, "part-0.parquet.tmp", "teacher.json"])
+    store.remove_leftovers()
+
+
+def test_leftovers_that_cannot_be_deleted_are_told(store: TraceStore) -> None:
+    (store.folder / ".part-0.parquet.17.tmp").mkdir()
+    with pytest.raises(TraceStoreError, match=r"cannot delete .*\.part-0\.parquet\.17\.tmp: .*: let this user"):
+        store.remove_leftovers()
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_same_trace_from_two_writers_is_there_once_whoever_was_first(tmp_path: Path, first: int) -> None:
     twice = [[make_trace(1, text="one"), make_trace(2)], [make_trace(3), make_trace(1, text="other")]]
-    stores = [TraceStore(tmp_path, TEACHER), TraceStore(tmp_path, TEACHER)]
+    stores = [new_store(tmp_path), new_store(tmp_path)]
     parts = {}
     for writer in (first, 1 - first):
         parts[stores[writer].commit(twice[writer]).name] = twice[writer]
@@ -199,6 +333,60 @@ def test_a_trace_beats_its_own_failure(store: TraceStore) -> None:
     assert index["error"].null_count == 6
 
 
+def of_length(seed: int, tokens: int, finish_reason: str) -> Trace:
+    """Prompt 0's trace, with so many tokens; `seed` makes it another attempt, in a part of its own."""
+    labels = SoftLabels(
+        np.full(tokens, -1.0 - seed, np.float32), np.ones(tokens, np.uint8), np.zeros(tokens, np.int32),
+        np.full(tokens, -1.0, np.float16),
+    )  # fmt: skip
+    ids = np.full(tokens, seed, np.int32)
+    return make_trace(0, completion_token_ids=ids, soft_labels=labels, finish_reason=finish_reason)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (("stop", 2), ("length", 9)),
+        (("stop", 2), ("context", 9)),
+        (("length", 9), ("length", 8)),  # made again with more max_tokens
+        (("context", 9), ("context", 8)),  # … with more context
+        (("length", 9), ("context", 8)),
+        (("context", 9), ("length", 8)),
+        (("context", 8), ("length", 8)),  # the context ended it: more max_tokens would not help
+        (("stop", 9), ("stop", 8)),
+    ],
+)
+def test_of_two_attempts_the_whole_one_stays_then_the_longest(
+    tmp_path: Path, better: tuple[str, int], worse: tuple[str, int]
+) -> None:
+    for seed in range(6):  # whichever part sorts first
+        store = TraceStore(tmp_path, f"{seed}" * 16)
+        store.folder.mkdir(parents=True)
+        for reason, tokens in (better, worse):
+            store.commit([of_length(seed, tokens, reason), make_trace(seed + 9)])
+        index = store.index()
+        row = keys(index).index(("prompt0", 0))
+        assert (index["finish_reason"][row].as_py(), index["completion_tokens"][row].as_py()) == better
+        assert index["failed_too"].to_pylist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("error", "failed_too"),
+    [("request_failed", True), ("engine_died", True), ("nonfinite_logprobs", True), ("prompt_too_long", False)],
+)
+def test_a_failure_beside_a_trace_is_told(store: TraceStore, error: str, failed_too: bool) -> None:
+    store.commit([failed_trace(0, error), make_trace(1), failed_trace(2, error)])
+    assert store.index()["failed_too"].to_pylist() == [False] * 3  # nothing is there twice
+    store.commit([make_trace(0)])
+    index = store.index()
+    assert dict(zip(keys(index), index["failed_too"].to_pylist(), strict=True)) == {
+        ("prompt0", 0): failed_too,
+        ("prompt1", 0): False,
+        ("prompt2", 0): False,
+    }
+    assert index["error"].null_count == 2
+
+
 def test_the_content_digest_is_of_everything_the_teacher_said() -> None:
     base = make_trace(4)
     labels = base.soft_labels
@@ -217,12 +405,25 @@ def test_the_content_digest_is_of_everything_the_teacher_said() -> None:
     assert content_digest(elsewhere) == content_digest(base)
 
 
-def test_the_description_is_written_once(store: TraceStore) -> None:
+def test_the_description_is_written_once(tmp_path: Path) -> None:
+    store = TraceStore(tmp_path, TEACHER)
+    store.folder.mkdir(parents=True)
     with pytest.raises(TraceStoreError, match=r"teacher\.json is missing: run `distill-data build`"):
         store.description()
     store.describe({"teacher_id": TEACHER, "name": "Größe"})
     store.describe({"teacher_id": "other"})
     assert store.description() == {"teacher_id": TEACHER, "name": "Größe"}
+
+
+def test_a_damaged_description_is_told_and_written_again(store: TraceStore) -> None:
+    file = store.folder / "teacher.json"
+    whole, said = file.read_bytes(), store.description()
+    for damaged in (b"", b"[]", whole[:-3], whole.replace(b"Gr", b"gr"), b"\xff" + whole):
+        file.write_bytes(damaged)
+        with pytest.raises(TraceStoreError, match=rf"{file} is damaged \(.*\): restore it from a backup"):
+            store.description()
+        store.describe(said)
+        assert file.read_bytes() == whole
 
 
 def fail(number: int) -> Any:
@@ -232,28 +433,44 @@ def fail(number: int) -> Any:
     return failing
 
 
-def test_a_full_disk_leaves_nothing_half_written(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_leaves_nothing_half_written(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = store.commit([make_trace(1)])
     monkeypatch.setattr(os, "fsync", fail(errno.ENOSPC))
-    with pytest.raises(TraceStoreError, match=r"No space left on device: free space .* everything committed before"):
+    with pytest.raises(TraceStoreError, match=r"No space left on device: free space .* everything committed is kept"):
         store.commit([make_trace(2)])
+    (store.folder / "teacher.json").unlink()
     with pytest.raises(TraceStoreError, match=r"cannot write .*teacher\.json: No space left"):
         store.describe({})
     monkeypatch.undo()
-    assert [entry.name for entry in store.folder.iterdir()] == [kept.name]
+    assert names(store) == [kept.name]
     assert keys(store.index()) == [("prompt1", 0)]
-
-
-def test_a_read_only_folder_is_told(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_store, "place", fail(errno.EROFS))
-    with pytest.raises(TraceStoreError, match=r"cannot write .*part-.*: Read-only file system"):
-        store.commit([make_trace(2)])
 
 
 def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("")
-    with pytest.raises(TraceStoreError, match=rf"cannot create {tmp_path}/root/traces/{TEACHER}: .*: set root:"):
-        TraceStore(tmp_path / "root", TEACHER).commit([make_trace(1)])
+    store = TraceStore(tmp_path / "root", TEACHER)
+    assert len(store.index()) == 0
+    for write in (lambda: store.describe({}), lambda: store.commit([make_trace(1)])):
+        with pytest.raises(TraceStoreError, match=rf"cannot write {store.folder}/.*: Not a directory: its folder"):
+            write()
+
+
+def test_a_root_that_vanished_is_told_and_not_made_again(tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    store = new_store(root)
+    store.commit([make_trace(1)])
+    shutil.rmtree(root)
+    with pytest.raises(
+        TraceStoreError, match=r"part-.*: No such file or directory: its folder is gone: mount its disk"
+    ):
+        store.commit([make_trace(2)])
+    with pytest.raises(TraceStoreError, match=r"teacher\.json: No such file or directory: its folder is gone"):
+        store.describe({})
+    assert list(tmp_path.iterdir()) == []
+    root.mkdir()  # where a disk was mounted, an empty folder is left
+    with pytest.raises(TraceStoreError, match=r"part-.*: No such file or directory: its folder is gone"):
+        store.commit([make_trace(2)])
+    assert list(root.iterdir()) == []
 
 
 def test_a_part_is_small_and_split_by_bytes(store: TraceStore) -> None:

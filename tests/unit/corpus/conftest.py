@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from distill_data.config import Config, SoftLabelSelection
 from distill_data.corpus.assemble import Assembly
 from distill_data.corpus.digest import corpus_digest
 from distill_data.identity import sampling_seed
-from distill_data.planning import make_plan
+from distill_data.planning import Retries, make_plan
 from distill_data.prompts import PromptSet
 from distill_data.prompts.prompt_set import DROPPED_SCHEMA
+from distill_data.reasoning import Splitter, split_completion
 from distill_data.records import Prompt, SoftLabels, Trace, prompts_to_table
 from distill_data.soft_labels import empty_soft_labels, select_support
 from distill_data.trace_store import TraceStore
@@ -91,7 +93,8 @@ def make_config(root: Path, samples: int, sections: dict[str, Any]) -> Config:
         "soft_labels": {"min_prob": 0.01, "max_support": 16},
         **sections.pop("teacher", {}),
     }
-    prompts = [{"source": "dataset", "path": "sums.jsonl", "prompt": "question", "reference": "answer"}]
+    source = {"source": "dataset", "path": "sums.jsonl", "prompt": "question", "reference": "answer"}
+    prompts = [source | sections.pop("source", {})]
     return Config.model_validate(
         {"name": "sums", "root": str(root), "prompts": prompts, "teacher": teacher, **sections}
     )
@@ -99,7 +102,10 @@ def make_config(root: Path, samples: int, sections: dict[str, Any]) -> Config:
 
 @pytest.fixture
 def make_job(tmp_path: Path) -> MakeJob:
-    """Commit traces in parts of `part_rows`, in the order given by `shuffle`, and plan an assembly."""
+    """Commit traces in parts of `part_rows`, in the order given by `shuffle`, and plan an assembly.
+
+    Thinking is split by the config's tags where no `split` is given; `source` changes the config's prompt source.
+    """
 
     def make(
         prompts: list[Prompt] | None = None,
@@ -108,6 +114,7 @@ def make_job(tmp_path: Path) -> MakeJob:
         part_rows: int = 7,
         shuffle: int | None = None,
         dropped: list[dict[str, Any]] | None = None,
+        split: Splitter | None = None,
         **sections: Any,
     ) -> Assembly:
         prompts = make_prompts(10) if prompts is None else prompts
@@ -117,6 +124,7 @@ def make_job(tmp_path: Path) -> MakeJob:
             order = np.random.default_rng(shuffle).permutation(len(traces))
             traces = [traces[at] for at in order]
         store = TraceStore(root, TEACHER_ID)
+        store.folder.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(traces), part_rows):
             store.commit(traces[start : start + part_rows])
         config = make_config(root, samples, sections)
@@ -124,7 +132,7 @@ def make_job(tmp_path: Path) -> MakeJob:
         prompt_set = PromptSet(
             table, DROPPED_SCHEMA.empty_table().from_pylist(dropped or [], DROPPED_SCHEMA), {"sums": {"sha256": "5a"}}
         )
-        finished = make_plan(table["prompt_id"], samples, store.index(), None).finished
+        finished = make_plan(table["prompt_id"], np.full(len(table), samples), store.index(), Retries(None)).finished
         return Assembly(
             config=config,
             prompts=prompt_set,
@@ -134,6 +142,7 @@ def make_job(tmp_path: Path) -> MakeJob:
             teacher={"model": {"folder_sha256": "77"}, "dtype": "bfloat16"},
             tokenizer={"sha256": "ab" * 32, "vocab_size": VOCAB_SIZE, "eos_token_id": 2},
             digest=corpus_digest(config, prompt_set.digest, TEACHER_ID, finished),
+            split=split or partial(split_completion, reasoning=config.teacher.reasoning),
         )
 
     return make

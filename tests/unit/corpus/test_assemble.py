@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,22 @@ def test_small_corpora_have_both_sides(make_job: MakeJob, fraction: float) -> No
     by_hash = sorted((prompt.prompt_id for prompt in prompts), key=lambda name: unit_hash(0, name))
     held_out = set(corpus.table("traces", "validation")["prompt_id"].to_pylist())
     assert held_out == set(by_hash[:1] if fraction < 0.5 else by_hash[:3])
+
+
+def test_what_answers_one_question_is_on_one_side(make_job: MakeJob) -> None:
+    plain = make_prompts(40)
+    warm = [replace(prompt, sampling={"temperature": 1.2}) for prompt in plain]
+    said = [replace(prompt, completion=f"{way} way") for prompt in plain for way in ("one", "other")]
+    prompts = [*plain, *warm, *said]
+    corpus = build(make_job(prompts, right_or_wrong(prompts, 1), validation={"fraction": 0.3, "seed": 5}))
+    sides = {split: corpus.table("traces", split) for split in ("train", "validation")}
+    asked = {split: [row[1]["content"] for row in rows["messages"].to_pylist()] for split, rows in sides.items()}
+    assert not set(asked["train"]) & set(asked["validation"])
+    assert {split: len(texts) for split, texts in asked.items()} == {
+        split: 4 * sum((unit_hash(5, prompt.prompt_id) < 0.3) == away for prompt in plain)
+        for split, away in (("train", False), ("validation", True))
+    }
+    assert len({*sides["validation"]["prompt_id"].to_pylist()}) == len(asked["validation"]) > 0
 
 
 def test_one_kept_prompt_is_trained_on(make_job: MakeJob) -> None:

@@ -13,6 +13,8 @@ from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.filters import DROP_REASONS
 
+from .conftest import make_prompts, right_or_wrong
+
 MakeJob = Callable[..., Assembly]
 
 
@@ -72,3 +74,24 @@ def test_the_lines_of_numpy_rebuild_a_distribution(corpus: Corpus) -> None:
 def test_the_card_holds_no_machine_path(corpus: Corpus, tmp_path: Path) -> None:
     assert str(tmp_path) not in card(corpus)
     assert "/somewhere" not in card(corpus)
+
+
+def test_the_card_says_what_was_sampled_otherwise(make_job: MakeJob, tmp_path: Path) -> None:
+    source = {"sampling": {"temperature": 0.2, "stop_token_ids": [7]}}
+    sampling = {"samples": 4, "max_tokens": 64, "stop_token_ids": [5, 6]}
+    teacher = {"sampling": sampling, "retry_truncated": {"max_tokens": 99}}
+    assemble(make_job(source=source, teacher=teacher), lambda progress: None)
+    text = card(open_corpus("sums", tmp_path))
+    assert "| otherwise for `sums` | temperature 0.2, stop_token_ids [7] |" in text
+    assert "| max_tokens | 64, 99 for traces that hit it |" in text
+    assert "| stop token ids | 5, 6 |" in text
+
+
+def test_the_card_of_scored_completions_speaks_of_no_sampling(make_job: MakeJob, tmp_path: Path) -> None:
+    prompts, teacher = make_prompts(4), {"mode": "score", "sampling": {}}
+    job = make_job(prompts, right_or_wrong(prompts, 1), source={"completion": "a"}, teacher=teacher)
+    assemble(job, lambda progress: None)
+    text = card(open_corpus("sums", tmp_path))
+    assert "| mode | score: the completions are the prompt sources' own, the teacher scored them |" in text
+    assert "max_tokens" not in text and "temperature, top_p" not in text
+    assert "what the teacher scored, end-of-sequence token included" in text

@@ -60,6 +60,28 @@ def test_a_cut_missing_or_extra_file_is_found(corpus: Corpus) -> None:
     ]
 
 
+def test_a_folder_or_a_link_to_nothing_in_a_files_place_is_found(corpus: Corpus) -> None:
+    for name, kind in ((TRAIN, "folder"), (HELD_OUT, "link")):
+        file = corpus.path / "traces" / name
+        file.unlink()
+        file.mkdir() if kind == "folder" else file.symlink_to("nowhere")
+    assert [problem for problem in verify_corpus(corpus) if problem.startswith("traces/")] == [
+        f"traces/{TRAIN}: cannot be read: Is a directory",
+        f"traces/{HELD_OUT}: cannot be read: No such file or directory",
+    ]
+
+
+def test_a_file_of_an_unknown_split_is_found(corpus: Corpus) -> None:
+    file = corpus.path / "traces" / TRAIN.replace("train", "test")
+    file.write_bytes((corpus.path / "traces" / TRAIN).read_bytes())
+    (facts,) = (facts for facts in corpus.manifest.files if facts.path == f"traces/{TRAIN}")
+    more = [*corpus.manifest.files, facts.model_copy(update={"path": f"traces/{file.name}"})]
+    write_manifest(corpus.path, corpus.manifest.model_copy(update={"files": more}))
+    assert verify_corpus(open_corpus("sums", corpus.path.parents[2])) == [
+        f"manifest.json: traces/test has {facts.rows} rows in its files, counts say 0"
+    ]
+
+
 def test_shifted_rows_are_found(corpus: Corpus) -> None:
     labels = corpus.table("soft_labels")
     order = np.roll(np.arange(len(labels)), 1)

@@ -36,6 +36,7 @@ def test_the_digest_does_not_depend_on_where_traces_lie(make_job: MakeJob, tmp_p
         {"validation": {"fraction": 0.2}},
         {"validation": {"seed": 1}},
         {"teacher": {"reasoning": {"close_tag": "</thought>"}}},
+        {"teacher": {"reasoning_parser": "qwen3"}},
     ],
 )
 def test_what_changes_rows_changes_the_digest(make_job: MakeJob, sections: dict[str, Any]) -> None:
@@ -52,6 +53,15 @@ def test_another_scorer_changes_the_digest(make_job: MakeJob, monkeypatch: pytes
     digests.add(make_job(**JUDGE).digest)
     assert len(digests) == 4
     assert make_job().digest == plain
+
+
+def test_the_parser_and_its_version_change_the_digest(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {make_job(teacher={"reasoning_parser": name}).digest for name in ("qwen3", "deepseek_r1")}
+    monkeypatch.setattr("distill_data.teachers.vllm_reasoning.version", lambda package: "99")
+    digests.add(make_job(teacher={"reasoning_parser": "qwen3"}).digest)
+    monkeypatch.setattr("distill_data.teachers.vllm_reasoning.version", lambda package: "99+cpu")
+    digests.add(make_job(teacher={"reasoning_parser": "qwen3"}).digest)
+    assert len(digests) == 3
 
 
 def test_other_traces_teachers_and_prompts_change_the_digest(make_job: MakeJob, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, read_manifest
 from distill_data.corpus.provenance import git_revision, package_versions
 from distill_data.errors import CorpusError
+from distill_data.identity import sealed, unsealed
 
 MakeJob = Callable[..., Assembly]
 
@@ -33,8 +35,9 @@ def test_a_manifest_says_what_made_the_version(make_job: MakeJob, manifest: Mani
 
 
 def change(folder: Path, **changes: object) -> Path:
+    """Write a manifest that says something else and is not damaged."""
     file = folder / MANIFEST_NAME
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(json.dumps(sealed({**unsealed(json.loads(file.read_text())), **changes})))
     return folder
 
 
@@ -54,6 +57,30 @@ def test_a_damaged_manifest_is_named(manifest: Manifest, tmp_path: Path) -> None
     (folder / MANIFEST_NAME).unlink()
     with pytest.raises(CorpusError, match="is no corpus version"):
         read_manifest(folder)
+
+
+@pytest.mark.parametrize("bit", [0, 5])
+def test_no_flipped_byte_passes_for_what_was_written(manifest: Manifest, tmp_path: Path, bit: int) -> None:
+    folder = tmp_path / "corpora" / "sums" / "v1"
+    whole = (folder / MANIFEST_NAME).read_bytes()
+    found = 0
+    for at in np.random.default_rng(bit).permutation(len(whole))[:100]:
+        data = bytearray(whole)
+        data[at] ^= 1 << bit
+        (folder / MANIFEST_NAME).write_bytes(data)
+        try:
+            assert read_manifest(folder) == manifest  # white space, say
+        except CorpusError as error:
+            assert str(folder / MANIFEST_NAME) in str(error)
+            found += 1
+    assert found > 50
+
+
+def test_a_manifest_from_before_there_were_seals_is_read(manifest: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "corpora" / "sums" / "v1"
+    file = folder / MANIFEST_NAME
+    file.write_text(json.dumps(unsealed(json.loads(file.read_text()))))
+    assert read_manifest(folder) == manifest
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../v2/x.parquet", "traces/../../x", "traces//x", "x.parquet"])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -101,12 +102,54 @@ def test_a_damaged_file_says_what_to_do(corpus: Corpus) -> None:
         corpus.table("traces")
 
 
+@pytest.mark.parametrize("family", ["traces", "soft_labels"])
+def test_no_flipped_byte_is_read_as_what_was_written(corpus: Corpus, family: str) -> None:
+    file = corpus.files(family, "train")[0]
+    whole, head = file.read_bytes(), corpus.head(family, "train", 10)
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rng = np.random.default_rng(7)
+    for at in [*rng.integers(0, footer, 30), *rng.integers(footer, len(whole), 30)]:
+        data = bytearray(whole)
+        data[at] ^= 1 << int(rng.integers(8))
+        file.write_bytes(data)
+        for look in (lambda: corpus.table(family), lambda: corpus.head(family, "train", 1)):
+            with pytest.raises(CorpusError, match=rf"{file} cannot be read \(its bytes are not those that"):
+                look()
+    file.write_bytes(whole)
+    assert corpus.head(family, "train", 10).equals(head)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def folder_instead(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("damage", [cut, folder_instead, Path.unlink])
+def test_a_file_that_is_not_there_whole_is_named(corpus: Corpus, damage: Callable[[Path], None]) -> None:
+    file = corpus.files("soft_labels", "train")[0]
+    damage(file)
+    for look in (
+        lambda: corpus.table("soft_labels"),
+        lambda: corpus.head("soft_labels", "train", 1),
+        lambda: corpus.soft_labels(),
+        lambda: corpus.reader(),
+    ):
+        with pytest.raises(CorpusError, match=rf"{file} cannot be read \(.*\): run `distill-data corpus verify`"):
+            look()
+    assert len(corpus.head("traces", "train", 3)) == 3
+
+
 def test_files_describe_themselves_without_paths_or_times(corpus: Corpus) -> None:
     for file in corpus.manifest.files:
         facts = json.loads(pq.read_metadata(corpus.path / file.path).metadata[b"distill_data"])
         assert facts["teacher"] == "teacher-1B"  # the config says /somewhere/teacher-1B
         assert (facts["vocab_size"], facts["base"], facts["min_prob"]) == (400, "e", 0.01)
         assert facts["normalisation"] == "full_vocab"
+        assert facts["sampling_temperature"] == 0.7
 
 
 def test_soft_label_columns_are_split_into_byte_streams(corpus: Corpus) -> None:

@@ -89,5 +89,5 @@ def test_chunked_tables_give_one_array() -> None:
 def test_every_reason_is_explained() -> None:
     given = {reason for reason in reasons(Filters(), Keep(passed_only=True)) if reason}
     trace_errors = set(re.findall(r"`(\w+_\w+)`", (Trace.__doc__ or "").split("`finish_reason`")[0]))
-    assert len(trace_errors) == 5
-    assert given | trace_errors | {"empty_prompt", "duplicate_prompt"} == set(DROP_REASONS)
+    assert len(trace_errors) == 6
+    assert given | trace_errors | {"empty_prompt", "empty_completion", "duplicate_prompt"} == set(DROP_REASONS)

@@ -8,18 +8,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill_data.config import DatasetPrompts
 from distill_data.errors import InputError
+from distill_data.prompt_config import DatasetPrompts, Mode
 from distill_data.prompts.dataset import open_dataset
 from distill_data.records import Prompt
 
 TEXTS = ["  这部电影\r\n很棒。 ", "e\u0301 and é", "مرحبا 🙂\t\u2028\u00a0", "NA", "2024-01-01", 'say "hi", ok']
 
 
-def read(path: Path | str, **options: Any) -> list[Prompt]:
+def read(path: Path | str, mode: Mode = "generate", **options: Any) -> list[Prompt]:
     if "messages" not in options:
         options.setdefault("prompt", "question")
-    prompts, _ = open_dataset(DatasetPrompts(source="dataset", path=str(path), **options))
+    prompts, _ = open_dataset(DatasetPrompts(source="dataset", path=str(path), **options), mode)
     return list(prompts)
 
 
@@ -182,3 +182,45 @@ def test_revision_names_what_was_read(tmp_path: Path) -> None:
     path.write_text('{"question": "r"}')
     _, second = open_dataset(source)
     assert first["sha256"] != second["sha256"]
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.parquet"])
+def test_completions_to_score_come_from_their_column_as_they_are(tmp_path: Path, name: str) -> None:
+    rows = [{"question": f"q{row}", "said": text} for row, text in enumerate([*TEXTS, None])]
+    prompts = read(write(tmp_path / name, rows), "score", completion="said")
+    assert [prompt.completion for prompt in prompts] == [*TEXTS, ""]
+    assert [prompt.messages[0]["content"] for prompt in prompts] == [row["question"] for row in rows]
+    with pytest.raises(InputError, match=r"no column 'answer': use one of 'question', 'said'"):
+        read(tmp_path / name, "score", completion="answer")
+
+
+def test_a_number_is_no_completion(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.jsonl", [{"question": "q", "said": 3}])
+    with pytest.raises(InputError, match=r"source 'n', row 0, column 'said' is int 3: make it text"):
+        read(path, "score", completion="said")
+
+
+def test_the_last_message_of_a_chat_is_what_is_scored(tmp_path: Path) -> None:
+    asked = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "hello"},
+        {"role": "user", "content": "?"},
+    ]
+    path = write(tmp_path / "c.jsonl", [{"chat": [*asked, {"role": "assistant", "content": " é\n"}]}, {"chat": []}])
+    first, second = read(path, "score", messages="chat")
+    assert (first.messages, first.completion) == (asked, " é\n")
+    assert (second.messages, second.completion) == ([], "")
+    with pytest.raises(InputError, match="ends with an assistant message"):
+        read(path, messages="chat")
+
+
+def test_a_chat_without_an_answer_has_nothing_to_score_but_its_completion_column(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "hi"}]
+    path = write(tmp_path / "c.jsonl", [{"chat": chat, "said": "ho"}])
+    with pytest.raises(InputError, match=r"'chat' ends with a message of role 'user', so there is no completion"):
+        read(path, "score", messages="chat")
+    (prompt,) = read(path, "score", messages="chat", completion="said")
+    assert (prompt.messages, prompt.completion) == (chat, "ho")
+    write(path, [{"chat": [*chat, {"role": "assistant", "content": "x"}], "said": "ho"}])
+    with pytest.raises(InputError, match="ends with an assistant message: end prompts with the user's message"):
+        read(path, "score", messages="chat", completion="said")

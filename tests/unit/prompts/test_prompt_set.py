@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from distill_data.config import DatasetPrompts, ReasoningGymPrompts
-from distill_data.errors import InputError
-from distill_data.prompts import load_prompts, prompt_set, save_prompts
+from distill_data.errors import InputError, TraceStoreError
+from distill_data.filters import DROP_REASONS
+from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, SamplingOverrides
+from distill_data.prompts import PromptSet, load_prompts, loading, save_prompts
 from distill_data.records import PROMPT_SCHEMA, table_to_prompts
 
 
@@ -40,7 +44,7 @@ def test_sources_come_in_order_and_repeats_are_dropped_by_name(tmp_path: Path) -
 
 
 def test_repeats_are_found_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_set, "BATCH_ROWS", 2)
+    monkeypatch.setattr(loading, "BATCH_ROWS", 2)
     loaded = load_prompts([texts(tmp_path / "a.jsonl", ["a", "b", "c", "b", "a"])])
     assert loaded.table.num_rows == 3
     assert [detail[-5:] for detail in loaded.dropped["drop_detail"].to_pylist()] == ["row 1", "row 0"]
@@ -88,3 +92,82 @@ def test_saved_once_whole_and_in_row_groups(tmp_path: Path) -> None:
     assert save_prompts(loaded, tmp_path) == path
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert path.stat().st_ino == before.st_ino
+
+
+def test_digests_stay_what_they_were(tmp_path: Path) -> None:
+    loaded = load_prompts([texts(tmp_path / "s.jsonl", ["a", "Wie geht's? 你好"])])
+    assert loaded.digest == "8fc4023bb3793470772ee1f7c20bdf661caaef252dad1ede97c81e09cfb1ffda"
+    assert loaded.table["group_id"].equals(loaded.table["prompt_id"])
+    assert loaded.table["completion"].null_count == loaded.table["sampling"].null_count == 2
+
+
+def scored(path: Path, rows: list[tuple[str, str | None]]) -> DatasetPrompts:
+    path.write_text("\n".join(json.dumps({"q": asked, "c": said}) for asked, said in rows))
+    return DatasetPrompts(source="dataset", path=str(path), prompt="q", completion="c")
+
+
+def test_empty_completions_are_dropped_and_other_ones_of_a_question_are_prompts_of_their_own(tmp_path: Path) -> None:
+    rows = [("q", "a"), ("q", "b"), ("q", " \n"), ("r", None), (" ", None), ("q", "a")]
+    loaded = load_prompts([scored(tmp_path / "s.jsonl", rows)], "score")
+    assert [prompt.completion for prompt in table_to_prompts(loaded.table)] == ["a", "b"]
+    assert len({*loaded.table["prompt_id"].to_pylist()}) == 2
+    assert len({*loaded.table["group_id"].to_pylist()}) == 1
+    reasons = loaded.dropped["drop_reason"].to_pylist()
+    assert reasons == ["empty_completion", "empty_completion", "empty_prompt", "duplicate_prompt"]
+    assert {*reasons} <= DROP_REASONS.keys()
+    assert loaded.dropped["drop_detail"].to_pylist()[0] == "source s, row 2: no text to score"
+
+
+def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all 1 prompts are empty, or their completions are: check the columns"):
+        load_prompts([scored(tmp_path / "s.jsonl", [("q", "")])], "score")
+
+
+def test_overrides_make_other_prompts_of_one_source_only(tmp_path: Path) -> None:
+    def load(**sampling: Any) -> PromptSet:
+        overrides = SamplingOverrides(**sampling) if sampling else None
+        plain, other = texts(tmp_path / "p.jsonl", ["a", "b"]), texts(tmp_path / "o.jsonl", ["a", "c"])
+        return load_prompts([plain, other.model_copy(update={"sampling": overrides})])
+
+    ids = {name: load(**sampling).table["prompt_id"].to_pylist() for name, sampling in {
+        "none": {}, "more": {"samples": 3}, "hot": {"temperature": 1.5, "samples": 3}, "hotter": {"temperature": 1.6},
+    }.items()}  # fmt: skip
+    assert ids["none"] == ids["more"]  # how often is not what
+    assert len(ids["none"]) == 3  # "a" is there once
+    assert ids["hot"][:2] == ids["hotter"][:2] == ids["none"][:2]
+    assert len(ids["hot"]) == 4 and len({*ids["hot"], *ids["hotter"], *ids["none"]}) == 7
+    hot = load(temperature=1.5, samples=3)
+    assert [prompt.sampling for prompt in table_to_prompts(hot.table)] == [None, None, *[{"temperature": 1.5}] * 2]
+    assert hot.table["sampling"].to_pylist()[2] == '{"temperature": 1.5}'
+    assert hot.table["group_id"][0] == hot.table["group_id"][2]
+    assert load(temperature=1.5).digest != load(temperature=1.6).digest
+
+
+def test_overrides_reach_reasoning_gym_prompts() -> None:
+    source = ReasoningGymPrompts(
+        source="reasoning_gym", task="chain_sum", size=2, sampling=SamplingOverrides(max_tokens=9)
+    )
+    assert [prompt.sampling for prompt in table_to_prompts(load_prompts([source]).table)] == [{"max_tokens": 9}] * 2
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    loaded = load_prompts([texts(tmp_path / "a.jsonl", ["a"])])
+    (tmp_path / "root").write_text("a file where the folder should be")
+    with pytest.raises(TraceStoreError, match=rf"cannot write {tmp_path}/root/prompts/.*: Not a directory: .* root:"):
+        save_prompts(loaded, tmp_path / "root")
+    with pytest.raises(TraceStoreError, match=rf"cannot write {tmp_path}/gone/prompts/.*: No such file or directory: "):
+        save_prompts(loaded, tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_what_could_not_be_synced_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    loaded = load_prompts([texts(tmp_path / "a.jsonl", ["a"])])
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(TraceStoreError, match=r"cannot write .*\.parquet: Disk quota exceeded: free space"):
+        save_prompts(loaded, tmp_path)
+    assert list((tmp_path / "prompts").iterdir()) == []
+    monkeypatch.undo()
+    assert save_prompts(loaded, tmp_path).is_file()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_data.config import ReasoningGymPrompts
 from distill_data.errors import InputError
+from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.prompts.reasoning_gym import as_json, create_task, import_reasoning_gym, open_task
 
 OPTIONS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}

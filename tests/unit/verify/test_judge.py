@@ -5,8 +5,9 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
-from distill_data.config import Judge, ReasoningGymPrompts
+from distill_data.config import Judge
 from distill_data.errors import ConfigError, InputError
+from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.prompts import load_prompts
 from distill_data.records import Prompt, table_to_prompts
 from distill_data.verify import judge_answers, make_verifier, require_safe_scorer, verifier_identity

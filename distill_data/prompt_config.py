@@ -1,0 +1,155 @@
+"""What a section of the config is, and the sections of prompt sources; `config` holds the rest of the tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from distill_data.identity import canonical_json
+
+
+def _can_be_hashed(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        canonical_json(options)
+    except TypeError as error:
+        raise ValueError(f"{str(error).removeprefix('value.')}: use text, numbers, true, false, lists") from None
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_can_be_hashed)]
+Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
+TopP = Annotated[float, Field(gt=0.0, le=1.0)]
+TokenIds = Annotated[list[NonNegativeInt], AfterValidator(lambda ids: sorted(set(ids)))]  # their order means nothing
+Mode = Literal["generate", "score"]
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, unknown keys refused, `true` and `"5"` are no numbers."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class SamplingOverrides(Section):
+    """What a source samples otherwise than `teacher.sampling`. Part of its prompts' ids, except `samples`."""
+
+    samples: PositiveInt | None = None
+    """Traces per prompt of this source."""
+    temperature: Temperature | None = None
+    """Sampling temperature."""
+    top_p: TopP | None = None
+    """Nucleus sampling."""
+    top_k: NonNegativeInt | None = None
+    """Sample from the k likeliest tokens only; 0 is off."""
+    max_tokens: PositiveInt | None = None
+    """A trace is cut after this many completion tokens."""
+    stop_token_ids: TokenIds | None = None
+    """Token ids that end a trace, beside EOS, in place of the teacher's."""
+
+    @model_validator(mode="after")
+    def _something_is_set(self) -> SamplingOverrides:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError(f"sets nothing: give one of {', '.join(type(self).model_fields)}, or leave sampling: out")
+        return self
+
+    def of_a_trace(self) -> dict[str, Any] | None:
+        """What is overridden for every single trace, so without `samples`; None where that is nothing."""
+        return self.model_dump(exclude_none=True, exclude={"samples"}) or None
+
+
+class ReasoningGymPrompts(Section):
+    """Prompts made by a reasoning_gym task: endless, checkable, reproducible from a seed."""
+
+    source: Literal["reasoning_gym"]
+    """Which kind of source this is."""
+    task: str
+    """Name of the reasoning_gym dataset, such as `chain_sum`."""
+    size: PositiveInt
+    """How many prompts to make."""
+    seed: int = 0
+    """Seed of the task's generator; the same seed and options give the same prompts."""
+    options: Options = {}
+    """Options of the task, as reasoning_gym names them."""
+    name: str | None = None
+    """Name of this source in corpora and reports; `task` when left out."""
+    sampling: SamplingOverrides | None = None
+    """What is sampled otherwise than `teacher.sampling` for these prompts; changing it generates only them again."""
+
+    @property
+    def label(self) -> str:
+        """The name that rows of this source carry."""
+        return self.name or self.task
+
+    def why_not(self, mode: Mode) -> str | None:
+        """Why a teacher in this mode cannot work through these prompts; None where it can."""
+        return "is reasoning_gym, which has no completions: use source: dataset" if mode == "score" else None
+
+
+class DatasetPrompts(Section):
+    """Prompts from whatever `datasets.load_dataset` reads: a hub id, a folder, Parquet, JSON lines, CSV."""
+
+    source: Literal["dataset"]
+    """Which kind of source this is."""
+    path: str
+    """Hub id, local folder, or local `.parquet`, `.jsonl`, `.json`, `.csv` file."""
+    subset: str | None = None
+    """Configuration of a hub dataset (`load_dataset`'s `name`)."""
+    split: str = "train"
+    """Split to read."""
+    revision: str | None = None
+    """Revision of a hub dataset."""
+    prompt: str | None = None
+    """Text column that holds the prompt; it becomes one user message."""
+    messages: str | None = None
+    """Chat column: a list of `{role, content}`. In `teacher.mode: score` without `completion:`, its last message, the
+    assistant's, is the completion."""
+    completion: str | None = None
+    """Text column with the completion that the teacher scores, in `teacher.mode: score`."""
+    reference: str | None = None
+    """Column with the right answer, for verifiers that need one."""
+    limit: PositiveInt | None = None
+    """Take at most this many rows, from the top."""
+    name: str | None = None
+    """Name of this source in corpora and reports; the last part of `path` when left out."""
+    sampling: SamplingOverrides | None = None
+    """What is sampled otherwise than `teacher.sampling` for these prompts; changing it generates only them again."""
+
+    @model_validator(mode="after")
+    def _exactly_one_prompt_column(self) -> DatasetPrompts:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError(
+                f"needs exactly one of prompt: (a text column) and messages: (a chat column), "
+                f"got prompt={self.prompt!r} and messages={self.messages!r}"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """The name that rows of this source carry."""
+        return self.name or Path(self.path).name.split(".")[0]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read, each once."""
+        named = (self.prompt, self.messages, self.completion, self.reference)
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+    def why_not(self, mode: Mode) -> str | None:
+        """Why a teacher in this mode cannot work through these prompts; None where it can."""
+        if mode == "generate":
+            asked = self.completion is not None
+            return f"has completion: {self.completion!r}: leave it out, or set mode: score" if asked else None
+        if self.completion is None and self.messages is None:
+            return "has no completions: name their column with completion:, or a chat column with messages:"
+        return "has sampling:, and nothing is sampled: leave it out" if self.sampling else None
+
+
+PromptSource = Annotated[ReasoningGymPrompts | DatasetPrompts, Field(discriminator="source")]

@@ -1,0 +1,103 @@
+"""A teacher's session: the lease of its trace store and the pool of its workers.
+
+It may begin before it is known what is missing, so that engines load while Prefect's server starts and prompts are
+read. A build that turns out to have nothing to do ends it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill_data.config import Config
+from distill_data.corpus.manifest import read_manifest
+from distill_data.corpus.versions import find_version
+from distill_data.errors import DistillDataError
+from distill_data.lease import Busy, teacher_lease
+from distill_data.teacher_identity import TeacherIdentity, identify_teacher
+from distill_data.teachers.messages import TeacherJob
+from distill_data.teachers.pool import TeacherPool
+from distill_data.trace_store import TraceStore
+
+
+@dataclass
+class _Early:
+    """A session that nobody has taken yet."""
+
+    teacher_id: str
+    pool: TeacherPool
+    closing: ExitStack
+
+
+_early: _Early | None = None
+
+
+@contextmanager
+def early_session(settings: Config, verbose: bool) -> Iterator[None]:
+    """Begin the session of a build that probably has something to generate; ended here if nobody takes it."""
+    global _early
+    if _early is not None or _looks_up_to_date(settings):
+        yield
+        return
+    with ExitStack() as closing:
+        try:
+            identity = identify_teacher(settings.teacher)
+            pool = closing.enter_context(_session(settings, identity, verbose=verbose))
+            pool.start()
+            _early = _Early(identity.teacher_id, pool, closing)
+        except (DistillDataError, Busy):
+            pass  # the build meets the same, in its own order, and says so
+        try:
+            yield
+        finally:
+            _early = None
+
+
+@contextmanager
+def teacher_session(
+    settings: Config, identity: TeacherIdentity, say: Callable[[str], object], verbose: bool
+) -> Iterator[TeacherPool]:
+    """The session of a build: the one that was begun early, or a new one.
+
+    Raises:
+        Busy: another build of this teacher is at work, and `storage.when_busy` is `leave`.
+        TraceStoreError: the trace store cannot be written.
+    """
+    global _early
+    if _early is not None and _early.teacher_id == identity.teacher_id:
+        early, _early = _early, None
+        with early.closing.pop_all():
+            yield early.pool
+        return
+    with _session(settings, identity, say, wait=settings.storage.when_busy == "wait", verbose=verbose) as pool:
+        yield pool
+
+
+@contextmanager
+def _session(
+    settings: Config,
+    identity: TeacherIdentity,
+    say: Callable[[str], object] = lambda _: None,
+    *,
+    wait: bool = False,
+    verbose: bool,
+) -> Iterator[TeacherPool]:
+    store = TraceStore(settings.root, identity.teacher_id)
+    with teacher_lease(store.folder, wait=wait, say=say) as lock:
+        job = TeacherJob(settings.teacher, identity.source)
+        pool = TeacherPool(job, Path(settings.root), lock=lock, verbose=verbose)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+def _looks_up_to_date(settings: Config) -> bool:
+    """Whether the corpus's latest version was built from this very config; its prompts may still have changed."""
+    try:
+        latest = read_manifest(find_version(settings.root, settings.name))
+    except DistillDataError:
+        return False
+    return latest.config == settings.model_dump(mode="json", exclude={"root"})
