@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from distill_data.config import Config
 
 PASSING_ERRORS = ["request_failed", "engine_died", "nonfinite_logprobs"]  # those another attempt may not meet
+_FINISHED_COLUMNS = ["prompt_row", "sample_index", "part", "row", "content_digest", "error", "completion_tokens"]
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,18 @@ def make_plan(prompt_ids: pa.ChunkedArray, samples: np.ndarray, index: pa.Table,
     """
     offsets = np.concatenate(([0], np.cumsum(samples, dtype=np.int64)))
     rows = pc.fill_null(pc.index_in(index["prompt_id"], value_set=prompt_ids.combine_chunks()), -1)
-    wanted = index["sample_index"].to_numpy() < np.append(samples, 0)[rows.to_numpy()]  # row -1 is wanted 0 times
-    known = index.append_column("prompt_row", rows).filter(pa.array(wanted))
+    index = index.drop_columns(["prompt_id"]).append_column("prompt_row", rows)
+    # Row -1 is wanted 0 times.
+    wanted = np.flatnonzero(index["sample_index"].to_numpy() < np.append(samples, 0)[rows.to_numpy()])
+    known = index.drop_columns(["content_digest", "part", "row"]).take(wanted)  # without what takes most memory
     place = offsets[known["prompt_row"].to_numpy()] + known["sample_index"].to_numpy()
     again, with_more_room = _made_again(known, retries)
     slots = np.full(offsets[-1], -1, np.int64)
-    slots[place[~again]] = np.flatnonzero(~again)
+    slots[place[~again]] = wanted[~again]
     room = np.zeros(offsets[-1], np.int32)
     room[place[with_more_room]] = retries.max_tokens or 0
-    columns = ["prompt_row", "sample_index", "part", "row", "content_digest", "error", "completion_tokens"]
-    return Plan(known.take(slots[slots >= 0]).select(columns), _missing(np.flatnonzero(slots < 0), offsets, room))
+    finished = index.select(_FINISHED_COLUMNS).take(slots[slots >= 0])
+    return Plan(finished, _missing(np.flatnonzero(slots < 0), offsets, room))
 
 
 def shard_of(missing: pa.Table, traces: np.ndarray, cause: str | None = None) -> Shard:

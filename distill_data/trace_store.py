@@ -268,14 +268,17 @@ _PREFERENCE = [
 
 
 def _without_duplicates(index: pa.Table) -> pa.Table:
-    key = pc.binary_join_element_wise(index["prompt_id"], pc.cast(index["sample_index"], pa.string()), "-")
-    codes = key.combine_chunks().dictionary_encode().indices.to_numpy()
-    several = np.bincount(codes)[codes] > 1
+    samples = index["sample_index"].to_numpy()
+    ids = index["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    key = ids.astype(np.int64) * (int(samples.max(initial=0)) + 1) + samples
+    ordered = np.sort(key)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     alone = index.append_column("failed_too", pa.repeat(pa.scalar(False), len(index)))
-    if not several.any():
+    if not len(twice):
         return alone
-    chosen = _best_of_each(index.filter(several).append_column("key", pa.array(codes[several])))
-    return pa.concat_tables([alone.filter(~several), chosen])
+    several = pa.array(np.isin(key, twice))
+    chosen = _best_of_each(index.append_column("key", pa.array(key)).filter(several))
+    return pa.concat_tables([alone.filter(pc.invert(several)), chosen])
 
 
 def _best_of_each(several: pa.Table) -> pa.Table:

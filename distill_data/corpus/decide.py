@@ -89,7 +89,8 @@ def split_part(part: pa.Table, split: Splitter) -> list[Split]:
 def decide(job: Assembly, on_progress: Progress) -> pa.Table:
     """Judge and filter every trace: where it is, score, passed, drop_reason and drop_detail, row by row.
 
-    Of `finished` its content digest and error are left out. Score and passed are null where nothing was judged; drop_reason is null for a kept trace.
+    Of `finished` its content digest and error are left out. Score and passed are null where nothing was judged;
+    drop_reason is null for a kept trace.
     """
     judge = _judge(job)
     pieces = [judge(job.finished.slice(0, 0))]

@@ -135,7 +135,7 @@ BAD_INPUT = {
     "an unknown key": (["teacher.modle=x"], r"unknown key teacher\.modle \(did you mean model\?\)"),
     "a model that is not there": (["teacher.model=/no/such"], r"model '/no/such' does not exist: give the path"),
     "a package that is not there": (["teacher.model=gguf+package://nowhere/x.gguf"], r"nowhere"),
-    "prompts without text": (["prompts.0.path=EMPTY"], r"all 2 prompts are empty, or their completions are: check the columns that prompt:"),
+    "prompts without text": (["prompts.0.path=EMPTY"], r"all 2 prompts are empty, .*: check the columns that prompt:"),
     "no rows": (["prompts.0.path=NOTHING"], r"has no rows: give another path:"),
 }  # fmt: skip
 

@@ -234,3 +234,36 @@ def test_a_crash_of_the_engine_keeps_what_was_finished(build: BuildPlan) -> None
     with pytest.raises(RuntimeError, match="engine is dead"):
         run(build, pool)
     assert part_rows(build.store) == [8]
+
+
+class GivesUp(ReplayTeacher):
+    """Its engine ends a request as `abort` the first few times that it is asked."""
+
+    times = 0
+    target = ""
+
+    def step(self) -> list[Completion]:
+        return [self._given_up(completion) for completion in super().step()]
+
+    def _given_up(self, completion: Completion) -> Completion:
+        if self.times == 0 or not completion.request_id.startswith(self.target):
+            return completion
+        self.times -= 1
+        nothing = np.empty((0, 4), np.float32)
+        ids = nothing.astype(np.int32)
+        return Completion(completion.request_id, ids[:, 0], "abort", ids, nothing, nothing[:, 0])
+
+
+@pytest.mark.parametrize(("times", "errors"), [(2, []), (3, ["request_failed"])])
+def test_a_request_that_the_engine_gives_up_is_tried_again_up_to_a_limit(
+    build: BuildPlan, times: int, errors: list[str]
+) -> None:
+    pool = pool_of(build)
+    pool.teacher = GivesUp(pool.teacher.tokenizer, build.config.teacher)
+    pool.teacher.times, pool.teacher.target = times, f"{build.prompts.table['prompt_id'][0]}-0-"
+    run(build, pool)
+    assert pool.teacher.times == 0
+    failed = [row for row in rows_of(build) if row["error"]]
+    assert [row["error"] for row in failed] == errors
+    assert all(row["error_detail"] == "the engine ended it 3 times, at last as 'abort'" for row in failed)
+    assert committed(build.store) == wanted(build)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_data.config import Engine
+from distill_data.teachers.messages import Progress
+from distill_data.teachers.slot import LOADS, MAX_BACKOFF_SECONDS, Slot
+
+
+class Handle:
+    """A process that does nothing."""
+
+    log = Path("worker.log")
+
+
+def started(engine: Engine | None = None, now: float = 100.0) -> Slot:
+    slot = Slot(0)
+    handle: Any = Handle()
+    slot.started(handle, engine or Engine(), now)
+    return slot
+
+
+def ready(**engine: Any) -> Slot:
+    slot = started(Engine(**engine))
+    slot.load_seconds = 1.0
+    return slot
+
+
+def again(slot: Slot) -> None:
+    handle: Any = Handle()
+    slot.started(handle, slot.engine, 100.0)
+    slot.load_seconds = 1.0
+
+
+def test_deaths_in_a_row_wait_longer_and_longer_until_something_is_finished() -> None:
+    slot = ready()
+    waits = []
+    for _ in range(8):
+        slot.died("killed", 100.0, at_once=False)
+        assert slot.start_at is not None
+        waits.append(slot.start_at - 100.0)
+        again(slot)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60] and MAX_BACKOFF_SECONDS == 60
+    slot.progressed(Progress(1, 10, 0), 101.0)
+    slot.died("killed", 100.0, at_once=False)
+    assert slot.start_at == 101.0
+
+
+def test_one_that_tried_suspects_is_started_at_once() -> None:
+    slot = ready()
+    slot.died("killed", 100.0, at_once=True)
+    assert slot.start_at == 100.0 and not slot.over
+
+
+def test_engines_that_never_load_are_given_up_soon() -> None:
+    slot = started()
+    for _ in range(LOADS - 1):
+        slot.died("exit status 1", 100.0, at_once=False)
+        assert not slot.over
+        slot.started(slot.handle or Handle(), Engine(), 100.0)  # type: ignore[arg-type]
+    slot.died("exit status 1", 100.0, at_once=False)
+    assert slot.over and slot.cause == "exit status 1"
+
+
+@pytest.mark.parametrize(("max_num_seqs", "deaths"), [(1, 7), (4, 9), (64, 13), (1024, 17)])
+def test_a_place_is_given_up_after_more_deaths_than_one_poison_prompt_takes(max_num_seqs: int, deaths: int) -> None:
+    slot = ready(max_num_seqs=max_num_seqs)
+    for number in range(1, deaths + 1):
+        slot.died("killed", 100.0, at_once=True)
+        assert slot.over == (number == deaths)
+        if not slot.over:
+            again(slot)
+
+
+def test_an_engine_hangs_when_it_is_busy_and_no_token_comes() -> None:
+    slot = ready(hang_seconds=5.0)
+    assert not slot.hangs(104.0, busy=True)
+    assert not slot.hangs(200.0, busy=False)
+    slot.progressed(Progress(0, 0, 3), 104.0)
+    assert not slot.hangs(108.0, busy=True)
+    slot.progressed(Progress(0, 0, 3), 108.0)  # the same figures: it talks, and produces nothing
+    assert slot.hangs(109.5, busy=True)
+    assert slot.cause == "no token in 5 s (engine.hang_seconds)"
+
+
+def test_an_engine_that_does_not_come_up_hangs() -> None:
+    slot = started(Engine(load_seconds=7.0))
+    assert not slot.hangs(106.0, busy=False)
+    assert slot.hangs(108.0, busy=False)
+    assert slot.cause == "the engine was not up after 7 s (engine.load_seconds)"
