@@ -20,6 +20,8 @@ teacher_identity  who a config's teacher is, and the ingredients of its id
 prompts        sources -> one table of unique prompts
 planning       what is missing, cut into shards
 part_file      one committed part as a file; what shows that it is whole
+trace_table    traces as an Arrow table; the hash of what a trace says
+trace_index    one row a trace, also where it was made more than once
 trace_store    committed parts of one teacher: commit, index, read
 dead_letters   prompts that killed the engine, readable beside the parts
 lease          one build at a time per teacher

@@ -8,11 +8,10 @@ name only when it is whole and on disk. The files alone decide what is done.
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,11 @@ import pyarrow.parquet as pq
 from distill_data.errors import TraceStoreError, reason_of
 from distill_data.identity import sealed, unsealed
 from distill_data.parquet import place
-from distill_data.part_file import INDEX_COLUMNS, encode_part, is_part, open_part, read_index
+from distill_data.part_file import encode_part, is_part, open_part, read_index
 from distill_data.records import PART_SCHEMA, Trace
+from distill_data.trace_index import INDEX_SCHEMA, without_duplicates
+from distill_data.trace_table import traces_to_table
 
-_DIGEST_LENGTH = 32
 _OPEN_PARTS = 4
 
 
@@ -149,12 +149,12 @@ class TraceStore:
         """
         names = self.parts()
         if not names:
-            return _INDEX_SCHEMA.empty_table()
+            return INDEX_SCHEMA.empty_table()
         tables = [read_index(self.folder / name) for name in names]
         rows = [len(table) for table in tables]
         part = pa.DictionaryArray.from_arrays(np.repeat(np.arange(len(names), dtype=np.int32), rows), names)
         row = pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in rows]))
-        return _without_duplicates(pa.concat_tables(tables).append_column("part", part).append_column("row", row))
+        return without_duplicates(pa.concat_tables(tables).append_column("part", part).append_column("row", row))
 
     def read(self, locations: pa.Table, columns: list[str] | None = None) -> pa.Table:
         """The traces at `locations` (columns `part`, `row`), in that order: PART_SCHEMA, or only some columns of it.
@@ -193,109 +193,3 @@ class TraceStore:
         if len(self._open) > _OPEN_PARTS:
             self._open.popitem(last=False)
         return self._open[name]
-
-
-_INDEX_SCHEMA = pa.schema(
-    [
-        *(PART_SCHEMA.field(name) for name in INDEX_COLUMNS),
-        ("part", pa.dictionary(pa.int32(), pa.string())),
-        ("row", pa.int32()),
-        ("failed_too", pa.bool_()),
-    ]
-)
-
-
-def traces_to_table(traces: Sequence[Trace]) -> pa.Table:
-    """Traces as a table of PART_SCHEMA, column by column."""
-    tokens = [len(trace.completion_token_ids) for trace in traces]
-    logprobs = [trace.soft_labels.sampled_logprobs for trace in traces]
-    columns = {
-        "prompt_id": [trace.prompt_id for trace in traces],
-        "sample_index": [trace.sample_index for trace in traces],
-        "content_digest": [content_digest(trace) for trace in traces],
-        "completion": [trace.completion for trace in traces],
-        "prompt_suffix": [trace.prompt_suffix for trace in traces],
-        "finish_reason": [trace.finish_reason for trace in traces],
-        "error": [trace.error for trace in traces],
-        "error_detail": [trace.error_detail for trace in traces],
-        "prompt_tokens": [len(trace.prompt_token_ids) for trace in traces],
-        "completion_tokens": tokens,
-        "mean_logprob": [float(values.mean()) if len(values) else None for values in logprobs],
-        "prompt_token_ids": _lists((trace.prompt_token_ids for trace in traces), pa.int32()),
-        "completion_token_ids": _lists((trace.completion_token_ids for trace in traces), pa.int32()),
-        "sampled_logprobs": _lists(logprobs, pa.float32()),
-        "support_counts": _lists((trace.soft_labels.support_counts for trace in traces), pa.uint8()),
-        "support_ids": _lists((trace.soft_labels.support_ids for trace in traces), pa.int32()),
-        "support_logprobs": _lists((trace.soft_labels.support_logprobs for trace in traces), pa.float16()),
-    }
-    return pa.table(columns, schema=PART_SCHEMA)
-
-
-def content_digest(trace: Trace) -> str:
-    """Hash (32 hex digits) of what a trace says: ids, distributions and outcome, not where it is stored."""
-    state = hashlib.sha256()
-    labels = trace.soft_labels
-    for array in (
-        trace.prompt_token_ids,
-        trace.completion_token_ids,
-        labels.sampled_logprobs,
-        labels.support_counts,
-        labels.support_ids,
-        labels.support_logprobs,
-    ):
-        state.update(len(array).to_bytes(8, "little"))
-        state.update(np.ascontiguousarray(array).data)
-    state.update(json.dumps([trace.finish_reason, trace.error, trace.completion]).encode())
-    return state.hexdigest()[:_DIGEST_LENGTH]
-
-
-def _lists(arrays: Iterable[np.ndarray], kind: pa.DataType) -> pa.ListArray:
-    """A list column from one numpy array per row, without a Python object per element."""
-    rows = list(arrays)
-    offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.int32)
-    values = np.concatenate(rows).astype(kind.to_pandas_dtype(), copy=False) if rows else []
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, type=kind))
-
-
-_PREFERENCE = [
-    ("failed", "ascending"),
-    ("cut", "ascending"),
-    ("completion_tokens", "descending"),
-    ("finish_reason", "ascending"),  # at equal length `context` before `length`: more max_tokens would not help
-    ("part_number", "ascending"),
-    ("row", "ascending"),
-]
-
-
-def _without_duplicates(index: pa.Table) -> pa.Table:
-    samples = index["sample_index"].to_numpy()
-    ids = index["prompt_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    key = ids.astype(np.int64) * (int(samples.max(initial=0)) + 1) + samples
-    ordered = np.sort(key)
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    alone = index.append_column("failed_too", pa.repeat(pa.scalar(False), len(index)))
-    if not len(twice):
-        return alone
-    several = pa.array(np.isin(key, twice))
-    chosen = _best_of_each(index.append_column("key", pa.array(key)).filter(several))
-    return pa.concat_tables([alone.filter(pc.invert(several)), chosen])
-
-
-def _best_of_each(several: pa.Table) -> pa.Table:
-    """One row of each `key`, and `failed_too`; see `TraceStore.index`."""
-    ordered = several.append_column("failed", pc.is_valid(several["error"]))
-    ordered = ordered.append_column("cut", pc.not_equal(several["finish_reason"], "stop"))
-    ordered = ordered.append_column("part_number", several["part"].combine_chunks().indices)  # their names are sorted
-    ordered = ordered.take(pc.sort_indices(ordered, sort_keys=_PREFERENCE))
-    ordered = ordered.append_column("position", pa.array(np.arange(len(ordered))))
-    ordered = ordered.append_column("failed_too", _failed_in_passing(ordered["error"]))
-    first = ordered.group_by("key", use_threads=False).aggregate([("position", "min"), ("failed_too", "any")])
-    chosen = ordered.take(first["position_min"]).drop_columns(
-        ["key", "failed", "cut", "part_number", "position", "failed_too"]
-    )
-    return chosen.append_column("failed_too", pc.and_not(first["failed_too_any"], _failed_in_passing(chosen["error"])))
-
-
-def _failed_in_passing(error: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether a row failed for a reason that is not its prompt's length."""
-    return pc.fill_null(pc.not_equal(error, "prompt_too_long"), False)

@@ -19,7 +19,8 @@ from distill_data.errors import TraceStoreError
 from distill_data.part_file import INDEX_COLUMNS
 from distill_data.records import PART_SCHEMA, SoftLabels, Trace
 from distill_data.soft_labels import empty_soft_labels
-from distill_data.trace_store import TraceStore, content_digest, traces_to_table
+from distill_data.trace_store import TraceStore
+from distill_data.trace_table import content_digest, traces_to_table
 
 TEACHER = "0123456789abcdef"
 TEXTS = [
