@@ -87,6 +87,7 @@ def make_plan(prompt_ids: pa.ChunkedArray, samples: np.ndarray, index: pa.Table,
     room = np.zeros(offsets[-1], np.int32)
     room[place[with_more_room]] = retries.max_tokens or 0
     finished = index.select(_FINISHED_COLUMNS).take(slots[slots >= 0])
+    pa.default_memory_pool().release_unused()  # what joining took would stay with the process
     return Plan(finished, _missing(np.flatnonzero(slots < 0), offsets, room))
 
 

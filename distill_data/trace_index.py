@@ -37,6 +37,7 @@ def without_duplicates(index: pa.Table) -> pa.Table:
     key = ids.astype(np.int64) * (int(samples.max(initial=0)) + 1) + samples
     ordered = np.sort(key)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    pa.default_memory_pool().release_unused()  # what encoding the ids took would stay with the process
     alone = index.append_column("failed_too", pa.repeat(pa.scalar(False), len(index)))
     if not len(twice):
         return alone

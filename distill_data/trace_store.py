@@ -31,6 +31,7 @@ from distill_data.trace_index import INDEX_SCHEMA, without_duplicates
 from distill_data.trace_table import traces_to_table
 
 _OPEN_PARTS = 4
+_PARTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,11 @@ class TraceStore:
         stays, then one that ended by itself, then the longest, then the one in the part whose name sorts first.
         `failed_too` says that beside it an attempt failed for a reason that another attempt might not meet.
         """
-        names = self.parts()
-        if not names:
+        names = pa.array(self.parts(), pa.string())
+        if not len(names):
             return INDEX_SCHEMA.empty_table()
-        tables = [read_index(self.folder / name) for name in names]
-        rows = [len(table) for table in tables]
-        part = pa.DictionaryArray.from_arrays(np.repeat(np.arange(len(names), dtype=np.int32), rows), names)
-        row = pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in rows]))
-        return without_duplicates(pa.concat_tables(tables).append_column("part", part).append_column("row", row))
+        pieces = [self._index_parts(names, start) for start in range(0, len(names), _PARTS_AT_ONCE)]
+        return without_duplicates(pa.concat_tables(pieces))
 
     def read(self, locations: pa.Table, columns: list[str] | None = None) -> pa.Table:
         """The traces at `locations` (columns `part`, `row`), in that order: PART_SCHEMA, or only some columns of it.
@@ -183,6 +181,15 @@ class TraceStore:
             else:
                 todo = "its folder is gone: mount its disk or bring it back, then run the same command again"
             raise TraceStoreError(f"cannot write {target}: {reason_of(error)}: {todo}") from error
+
+    def _index_parts(self, names: pa.StringArray, start: int) -> pa.Table:
+        """The index of the next parts; as a table for each of thousands of parts it would take twice the memory."""
+        tables = [read_index(self.folder / name.as_py()) for name in names[start : start + _PARTS_AT_ONCE]]
+        rows = [len(table) for table in tables]
+        numbers = np.repeat(np.arange(start, start + len(tables), dtype=np.int32), rows)
+        row = pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in rows]))
+        table = pa.concat_tables(tables).combine_chunks()
+        return table.append_column("part", pa.DictionaryArray.from_arrays(numbers, names)).append_column("row", row)
 
     def _part(self, name: str) -> pq.ParquetFile:
         """A whole part, checked against the hash in its name; the last few stay open."""

@@ -55,7 +55,7 @@ class Dispatch:
         self._prompt_rows = prompt_rows
         cuts = range(shard_size, len(prompt_rows), shard_size)
         self._pending = deque(np.split(np.arange(len(prompt_rows)), list(cuts)))
-        self._suspects: list[np.ndarray] = []
+        self._suspects: deque[np.ndarray] = deque()  # both halves of a group before any quarter: soon one lives
         self._convictions: dict[int, _Conviction] = {}
         self._deaths: Counter[int] = Counter()
         self._held: dict[int, _Held] = {}
@@ -88,7 +88,7 @@ class Dispatch:
         mine.alone = False
         if self._suspects and not mine.uncommitted:
             mine.alone = True
-            return self._assign(mine, Assignment(self._suspects.pop()))
+            return self._assign(mine, Assignment(self._suspects.popleft()))
         while self._pending:
             innocent = self._without_convicted(self._pending.popleft())
             if len(innocent):
@@ -144,7 +144,7 @@ class Dispatch:
             self._convictions[int(prompts[0])] = _Conviction(worker, cause, group.tolist())
         elif len(prompts) > 1:
             first = np.isin(self._prompt_rows[group], prompts[: len(prompts) // 2])
-            self._suspects += [group[~first], group[first]]
+            self._suspects += [group[first], group[~first]]
 
     def _without_convicted(self, shard: np.ndarray) -> np.ndarray:
         if not self._convictions:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill_data.config import Engine
-from distill_data.teachers.dispatch import DEATHS_OF_A_SUSPECT
 from distill_data.teachers.messages import Progress
-from distill_data.teachers.worker import WINDOW
 from distill_data.teachers.worker_handle import WorkerHandle
 
 LOADS = 3  # failed starts in a row, after which a place is given up
+BARREN_DEATHS = 12  # in a row, too; to find one poison prompt takes 5 at most, four that are neighbours 11
 BACKOFF_SECONDS = 1.0  # doubled with every death in a row that nothing was finished before
 MAX_BACKOFF_SECONDS = 60.0
 NOTHING = Progress(0, 0, 0)
@@ -85,11 +83,7 @@ class Slot:
         else:
             self.failed_loads = 0
             self.barren_deaths += 1
-        given_up = self.failed_loads >= LOADS or self.barren_deaths >= self._barren_limit()
+        given_up = self.failed_loads >= LOADS or self.barren_deaths >= BARREN_DEATHS
         in_a_row = max(self.failed_loads, self.barren_deaths)
         pause = 0.0 if at_once else min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** (in_a_row - 1))
         self.start_at = None if given_up else now + pause
-
-    def _barren_limit(self) -> int:
-        """More deaths than it takes to convict one prompt of a full window."""
-        return DEATHS_OF_A_SUSPECT + math.ceil(math.log2(WINDOW * self.engine.max_num_seqs)) + 3

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distill_data.teachers.dispatch import Dispatch
+from distill_data.teachers.slot import BARREN_DEATHS
 
 WINDOW = 6
 
@@ -27,6 +28,7 @@ class Simulation:
         self.committed: Counter[int] = Counter()
         self.dead: Counter[int] = Counter()
         self.deaths = 0
+        self.barren: list[int] = [0]  # deaths in a row with nothing finished in between, run by run
 
     def start(self, worker: int) -> None:
         for kept in (self.waiting, self.running, self.finished):
@@ -47,12 +49,14 @@ class Simulation:
         self.dispatch.moved(worker, started, [])
         if any(int(self.rows[trace]) in self.poison for trace in running) or self.random.random() < self.chance:
             self.deaths += 1
+            self.barren[-1] += 1
             self.dispatch.died(worker, "killed by SIGKILL")
             self.start(worker)
             return
         if running:
             done = running.pop(int(self.random.integers(len(running))))
             finished.append(done)
+            self.barren.append(0)
             self.dispatch.moved(worker, [], [done])
         if len(finished) >= 4 or not (waiting or running):
             self.committed.update(finished)
@@ -100,6 +104,25 @@ def test_one_poison_prompt_costs_three_deaths_and_those_of_halving_its_window() 
     made = Simulation(prompts=60, samples=1, poison={17}, seed=0)
     made.run(workers=1)
     assert made.deaths <= 3 + 1 + np.ceil(np.log2(WINDOW))
+
+
+@pytest.mark.parametrize(
+    ("guilty", "window", "deaths"),
+    [(1, 6, 5), (1, 96, 5), (2, 1, 8), (2, 6, 6), (2, 96, 6), (3, 6, 9), (3, 96, 9), (4, 6, 11), (4, 96, 11)],
+)
+def test_neighbours_that_are_poison_are_told_from_an_engine_that_dies_of_everything(
+    monkeypatch: pytest.MonkeyPatch, guilty: int, window: int, deaths: int
+) -> None:
+    """`deaths`: at most so many in a row, wherever the neighbours stand in the first windows."""
+    monkeypatch.setattr("tests.unit.teachers.test_dispatch.WINDOW", window)
+    most = 0
+    for first in range(0, 2 * window, max(1, window // 6)):
+        poison = set(range(first, first + guilty))
+        made = Simulation(prompts=4 * window + guilty, samples=1, poison=poison, seed=0)
+        made.run(workers=1)
+        assert set(made.dead) == poison
+        most = max(most, *made.barren)
+    assert most <= deaths < BARREN_DEATHS
 
 
 def test_what_dies_alone_waits_for_a_proof_that_the_engine_works() -> None:

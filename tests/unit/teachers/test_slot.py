@@ -3,11 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from distill_data.config import Engine
 from distill_data.teachers.messages import Progress
-from distill_data.teachers.slot import LOADS, MAX_BACKOFF_SECONDS, Slot
+from distill_data.teachers.slot import BARREN_DEATHS, LOADS, MAX_BACKOFF_SECONDS, Slot
 
 
 class Handle:
@@ -65,12 +63,11 @@ def test_engines_that_never_load_are_given_up_soon() -> None:
     assert slot.over and slot.cause == "exit status 1"
 
 
-@pytest.mark.parametrize(("max_num_seqs", "deaths"), [(1, 7), (4, 9), (64, 13), (1024, 17)])
-def test_a_place_is_given_up_after_more_deaths_than_one_poison_prompt_takes(max_num_seqs: int, deaths: int) -> None:
-    slot = ready(max_num_seqs=max_num_seqs)
-    for number in range(1, deaths + 1):
+def test_a_place_is_given_up_after_more_deaths_than_poison_prompts_take() -> None:
+    slot = ready()
+    for number in range(1, BARREN_DEATHS + 1):
         slot.died("killed", 100.0, at_once=True)
-        assert slot.over == (number == deaths)
+        assert slot.over == (number == BARREN_DEATHS)
         if not slot.over:
             again(slot)
 
