@@ -1,7 +1,8 @@
 # make quickstart   from a bare machine to a corpus, a student and a report
 # make test         everything that CI runs: lint, types, tests
+# make bench        every benchmark, one after another; best on a machine that does nothing else
 # make install      .venv with the CPU teacher; GPU=1 for a machine with NVIDIA GPUs
-.PHONY: install install-dev quickstart test lint clean
+.PHONY: install install-dev quickstart test lint bench clean
 .DEFAULT_GOAL := install
 
 PYTHON ?= python3
@@ -50,6 +51,10 @@ lint: install-dev
 
 test: lint
 	$(BIN)/pytest
+
+BENCHMARKS = overhead ceiling first_token memory kills
+bench: install-dev
+	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m tests.benchmarks.$$name; echo; done
 
 clean:
 	rm -rf .venv

@@ -46,7 +46,7 @@ class GenerationRun:
         self._dispatch = Dispatch(self._prompt_rows, work.storage.shard_size)
         self._store = TraceStore(work.root, work.teacher_id)
         self._known_parts = set(self._store.parts())
-        self._written: list[CommittedPart] = []
+        self._committed_traces = self._committed_tokens = self._parts = 0
         self._began_at = time.monotonic()
         self._ready_at: float | None = None
         self._load_seconds = 0.0
@@ -94,6 +94,7 @@ class GenerationRun:
                 slot.wants = True
             case Moved(started, finished):
                 self._dispatch.moved(slot.number, started, finished)
+                slot.barren_deaths = 0 if finished else slot.barren_deaths
             case Progress():
                 slot.progressed(message, now)
             case PartWritten(part, traces):
@@ -111,7 +112,9 @@ class GenerationRun:
 
     def _committed(self, slot: Slot, part: CommittedPart, traces: list[int]) -> None:
         self._known_parts.add(part.name)
-        self._written.append(part)
+        self._parts += 1
+        self._committed_traces += part.rows
+        self._committed_tokens += part.completion_tokens
         self._dispatch.committed(slot.number, traces)
 
     def _failed(self, slot: Slot, reason: str, exit_code: int | None) -> None:
@@ -194,7 +197,7 @@ class GenerationRun:
     def _tokens(self) -> int:
         """Completion tokens of what is committed, finished, or in an engine."""
         unwritten = sum(slot.tokens_produced - slot.committed_tokens for slot in self._slots if slot.handle)
-        return sum(part.completion_tokens for part in self._written) + max(0, unwritten)
+        return self._committed_tokens + max(0, unwritten)
 
     def _progress(self) -> GenerationProgress:
         return GenerationProgress(
@@ -208,9 +211,9 @@ class GenerationRun:
 
     def _report(self, now: float) -> GenerationReport:
         return GenerationReport(
-            traces=sum(part.rows for part in self._written),
-            tokens=sum(part.completion_tokens for part in self._written),
-            parts=len(self._written),
+            traces=self._committed_traces,
+            tokens=self._committed_tokens,
+            parts=self._parts,
             load_seconds=self._load_seconds,
             engine_seconds=0.0 if self._ready_at is None else now - self._ready_at,
             seconds=now - self._began_at,

@@ -58,8 +58,6 @@ class Slot:
         """Take its figures; new tokens show that its engine lives."""
         if progress != self.progress:
             self.moved_at = now
-        if progress.traces:
-            self.barren_deaths = 0
         self.progress = progress
 
     def hangs(self, now: float, *, busy: bool) -> bool:
