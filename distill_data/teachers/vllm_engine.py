@@ -6,7 +6,6 @@ a bfloat16 head quantises them by 1/16 to 1/4 nat.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from distill_data import config
 from distill_data.errors import TeacherError
 from distill_data.teachers.base import Completion, Request, RequestRefused
 from distill_data.teachers.logprob_rows import LogprobRows
+from distill_data.teachers.vllm_cpu import configure_cpu, let_seeds_survive_chunks
 from distill_data.teachers.vllm_top_k import use_fast_top_k
 
 SCORED_TOKENS_AT_ONCE = 1024
@@ -32,7 +32,7 @@ class VllmTeacher:
         on_cpu = not _has_gpu()
         eager = on_cpu if teacher.engine.enforce_eager is None else teacher.engine.enforce_eager
         if on_cpu:
-            _configure_cpu(teacher.engine, eager)
+            configure_cpu(teacher.engine, eager)
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -40,6 +40,7 @@ class VllmTeacher:
         if on_cpu:
             arguments.setdefault("block_size", 32)
             use_fast_top_k()
+            let_seeds_survive_chunks()
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self._requests: Any = self._engine.output_processor.request_states  # by the name that add_request returns
         model = self._engine.model_config
@@ -130,14 +131,6 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _configure_cpu(engine: config.Engine, eager: bool) -> None:
-    """Set what vLLM and PyTorch read when they are imported."""
-    if eager:  # vLLM compiles a few helpers even then, which needs a C++ compiler and gains nothing measurable
-        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(engine.cpu_kv_cache_gib))
 
 
 def _engine_arguments(folder: Path, teacher: config.Teacher, eager: bool) -> dict[str, Any]:

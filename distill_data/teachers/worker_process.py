@@ -93,15 +93,25 @@ def _serve(connection: Connection) -> None:
     loading: TeacherJob = connection.recv()
     teacher = start_teacher(loading)
     prove(teacher, loading)
+    tokenizer = describe_tokenizer(teacher)
     connection.send(Ready(time.monotonic() - started))
     job: WorkerJob = connection.recv()
-    description = {"teacher_id": job.teacher_id, "ingredients": job.ingredients}
-    TraceStore(job.root, job.teacher_id).describe({**description, "tokenizer": describe_tokenizer(teacher)})
+    description = {"teacher_id": job.teacher_id, "ingredients": job.ingredients, "tokenizer": tokenizer}
+    TraceStore(job.root, job.teacher_id).describe(description)
     worker = TeacherWorker(teacher, loading.teacher, job, connection)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(worker, "stopping", True))
     worker.run()
 
 
+def _leave(status: int) -> None:
+    """End this process; where the engine ran in it, at once: to take itself apart takes vLLM two seconds or more."""
+    if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    _leave(main(*map(int, sys.argv[1:])))

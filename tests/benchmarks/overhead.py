@@ -29,6 +29,7 @@ from distill_data.prompts import PromptSet
 from distill_data.records import table_to_prompts
 from distill_data.teachers import vllm_engine
 from distill_data.teachers.rendering import render_prompts
+from distill_data.teachers.vllm_cpu import configure_cpu
 from tests.benchmarks.report import PROJECT, Result, parser, publish
 from tests.benchmarks.workload import endless_model, long_tailed_lengths, prompts_of_lengths, quickstart_config
 
@@ -46,7 +47,7 @@ class Raw:
     def __init__(self, settings: Config, prompts: PromptSet, logprobs: int | None) -> None:
         """Load the engine and let it answer one request, as a worker does."""
         teacher = settings.teacher
-        vllm_engine._configure_cpu(teacher.engine, eager=True)
+        configure_cpu(teacher.engine, eager=True)
         from vllm import LLM
 
         self._llm = LLM(block_size=32, **vllm_engine._engine_arguments(Path(teacher.model), teacher, eager=True))

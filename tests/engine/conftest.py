@@ -26,6 +26,7 @@ EASY = 24
 SAMPLES = 4
 MAX_MODEL_LEN = 256
 MAX_TOKENS = 40
+ENGINE = {"max_model_len": MAX_MODEL_LEN, "max_num_seqs": 16, "cpu_kv_cache_gib": 1}
 
 SUPPORT = 64
 WIDE = 8192  # a vocabulary that `block_top_k` searches by blocks
@@ -66,7 +67,7 @@ def generate(model: Path, texts: list[str], root: Path, **teacher: Any) -> Gener
                 "model": str(model),
                 "sampling": {"samples": SAMPLES, "temperature": 0.8, "max_tokens": MAX_TOKENS},
                 "soft_labels": {"min_prob": 0.001, "max_support": 64},
-                "engine": {"max_model_len": MAX_MODEL_LEN, "max_num_seqs": 16, "cpu_kv_cache_gib": 1},
+                "engine": ENGINE,
                 **teacher,
             },
             "storage": {"shard_size": 8, "flush_rows": 8},

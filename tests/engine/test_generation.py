@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.engine.conftest import (
     EASY,
+    ENGINE,
     FOREIGN,
     MAX_MODEL_LEN,
     MAX_TOKENS,
@@ -102,6 +103,24 @@ def test_samples_of_a_prompt_differ(generated: Generated) -> None:
     for n in range(EASY):
         completions = {tuple(row["completion_token_ids"]) for row in generated.of(f"What is {n} + {n}?")}
         assert len(completions) == SAMPLES
+
+
+def test_prompts_prefilled_in_chunks_leave_the_engine_alive_and_are_answered(tmp_path: Path, tiny_model: Path) -> None:
+    """Every prompt is longer than a step of the engine takes, and every request has a seed."""
+    made = generate(
+        tiny_model,
+        [f"{n} " * 40 for n in range(4)],
+        tmp_path / "root",
+        dtype="float32",
+        engine={**ENGINE, "options": {"max_num_batched_tokens": 32}},
+    )
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    assert made.report.restarts == 0 and len(made.completed) == 4 * SAMPLES
+    assert min(row["prompt_tokens"] for row in made.rows) > 32
+    for row in made.completed:
+        expected = full_logprobs(model, row)
+        sampled = expected[np.arange(len(expected)), row["completion_token_ids"]]
+        np.testing.assert_allclose(row["sampled_logprobs"], sampled, atol=1e-3)
 
 
 def test_entry_t_describes_completion_token_t(tmp_path: Path) -> None:
