@@ -30,6 +30,7 @@ teachers       vLLM (or replay) behind one protocol; the worker that owns it; th
 verify         verifiers: each scores one answer against its prompt
 filters        drop rules and their reasons
 corpus         assemble a version, its manifest and card; open it; verify it
+export         a version as files that other trainers read
 student        dataset, losses, training and evaluation of a student
 session        a teacher's lease and its workers, for one build
 build          a build, step by step

@@ -48,6 +48,16 @@ CorpusOption = Annotated[
 ]
 Reference = Annotated[str, typer.Argument(metavar="NAME@vN", help="Corpus version; NAME alone is the latest.")]
 Root = Annotated[str, typer.Option(envvar="DISTILL_DATA_ROOT", help="Folder that holds the corpora.")]
+ExportFormat = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="FORMAT", help="axolotl, distillkit, trl, trl-prompt-completion, ms-swift or jsonl."
+    ),
+]
+ExportFolder = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="Where to; ROOT/exports/NAME-vN-FORMAT when left out.")
+]
+Split = Annotated[str | None, typer.Option(metavar="SPLIT", help="Only train or only validation.")]
 
 
 @app.command()
@@ -204,6 +214,25 @@ def corpus_verify(reference: Reference, root: Root = "./data", as_json: AsJson =
     _print(found, as_json, verification_summary)
     if problems:
         raise typer.Exit(1)
+
+
+@corpus_app.command("export")
+def corpus_export(
+    reference: Reference,
+    format_: ExportFormat,
+    out: ExportFolder = None,
+    split: Split = None,
+    root: Root = "./data",
+    as_json: AsJson = False,
+) -> None:
+    """Write a version as files that another trainer reads, with what its config needs."""
+    from distill_data.corpus.read import open_corpus
+    from distill_data.export import export_corpus, export_folder
+    from distill_data.report import export_summary
+
+    corpus = open_corpus(reference, root)
+    report = export_corpus(corpus, format_, out or export_folder(root, corpus, format_), split)
+    _print(report, as_json, export_summary)
 
 
 def _with_student(config: Path, overrides: list[str]) -> Any:

@@ -13,6 +13,7 @@ from distill_data.build import BuildPause, BuildPlan, BuildReport
 from distill_data.corpus.read import Corpus
 from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
+from distill_data.export import ExportReport
 from distill_data.student.job import StudentReport
 
 SHOWN = 72  # characters of a text that `corpus show` prints
@@ -105,6 +106,16 @@ def verification_summary(found: dict[str, Any]) -> str:
     if found["ok"]:
         return f"{found['corpus']}: every file, checksum, schema and row alignment is as its manifest says"
     return "\n".join([f"{found['corpus']} is damaged:", *(f"  {problem}" for problem in found["problems"])])
+
+
+def export_summary(report: ExportReport) -> str:
+    """What `corpus export` wrote, and what is not in it."""
+    lines = [f"{report.corpus} is exported for {report.format}"]
+    lines += [_line(split, f"{rows:,} traces") for split, rows in report.rows.items()]
+    lines.append(_line("size", f"{report.bytes / 1e6:,.1f} MB"))
+    lines += [_line("lost", what) for what in report.lost]
+    lines.append(_line("folder", f"{report.path}: its README.md says what the tool's config needs"))
+    return "\n".join(lines)
 
 
 def build_summary(report: BuildReport | BuildPause) -> str:

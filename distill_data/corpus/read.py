@@ -95,6 +95,16 @@ class Corpus:
                 break
         return pa.concat_tables(pieces)
 
+    def batches(self, family: str, split: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """All rows of a family in their order, at most `rows` at a time; a file is checked before its first is given.
+
+        Raises:
+            CorpusError: as for `table`.
+        """
+        for file in self._checked_files(family, split):
+            with _whole(self.path / file.path, file) as reader:
+                yield from reader.iter_batches(batch_size=rows)
+
     def traces(self, split: str = "train") -> Dataset:
         """Conversations, thinking, answers and verdicts: one row per trace."""
         from datasets import Dataset
