@@ -117,7 +117,7 @@ def run_in_process(arm: str, model: Path, lengths: np.ndarray) -> float:
         SystemExit: it failed, or completions were not as long as they were asked to be.
     """
     command = [sys.executable, "-m", __spec__.name, "--arm", arm, "--model", str(model), "--prompts", str(len(lengths))]
-    quiet = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
+    quiet = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONDONTWRITEBYTECODE": ""}  # imports as users have them
     done = subprocess.run(command, cwd=PROJECT, env=quiet, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{arm} failed: {done.stderr[-3000:]}")

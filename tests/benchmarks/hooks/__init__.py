@@ -17,4 +17,4 @@ def environment(hooks: str, **more: str) -> dict[str, str]:
     here = Path(__file__).parent
     path = [str(here), str(here.parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     ours = {VARIABLE: f"{__name__}.{hooks}", "PYTHONPATH": os.pathsep.join(filter(None, path))}
-    return {**os.environ, **ours, **more}
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **ours, **more}  # imports take what they take users
