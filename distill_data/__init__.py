@@ -14,6 +14,7 @@ soft_labels    select, pack and unpack a token's distribution; its tail
 parquet        encodings, and files that appear whole or not at all
 reasoning      thinking and answer of a completion; the short final answer in an answer
 file_hash      hashes of big files, read once; the cache folder
+mapped         tables in files that are mapped into memory
 gguf           GGUF files, also in Python packages, as folders that transformers and vLLM load
 models         where a model reference points, and what a model adds to its teacher's id
 teacher_identity  who a config's teacher is, and the ingredients of its id

@@ -34,6 +34,16 @@ EXECUTION_OPTIONS = {
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+# Left out of what a student is named by where it is the default: older students keep their names.
+Batching = Annotated[
+    Literal["padded", "length_grouped", "packed"], Field(exclude_if=lambda batching: batching == "padded")
+]
+Rounding = Literal["graded", "float16"]
+SOFT_LABEL_PRESETS: dict[str, dict[str, Any]] = {  # `balanced` is what the fields' defaults say
+    "compact": {"min_prob": 0.004, "max_support": 64},
+    "faithful": {"min_prob": 0.0003, "max_support": 128, "rounding": "float16"},
+}
+Objective = Literal["forward_kl", "renormalised_kl", "reverse_kl", "jsd"]
 
 
 class Sampling(Section):
@@ -83,10 +93,19 @@ class RetryTruncated(Section):
 class SoftLabelSelection(Section):
     """Which part of the teacher's next-token distribution is kept. Part of the teacher's id."""
 
+    preset: Literal["compact", "balanced", "faithful"] = "balanced"
+    """Sets what is not given of the keys below; README's "Soft labels" has each one's size and error."""
     min_prob: Probability = 0.001
     """Keep every token with at least this probability (and always the likeliest)."""
     max_support: Annotated[int, Field(ge=1, le=255)] = 64
     """Keep at most this many tokens per position; the rest is the tail bucket."""
+    rounding: Annotated[Rounding, Field(exclude_if=lambda rounding: rounding == "graded")] = "graded"
+    """`graded`: log-probabilities with fewer bits the less likely a token is. `float16`: with all its 10."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_in(cls, given: Any) -> Any:
+        return {**SOFT_LABEL_PRESETS.get(str(given.get("preset")), {}), **given} if isinstance(given, dict) else given
 
 
 class Reasoning(Section):
@@ -278,10 +297,24 @@ class FromConfig(Section):
 
 
 class Loss(Section):
-    """loss = kl x KL(teacher || student) + cross_entropy x CE(sampled token), means over completion tokens."""
+    """loss = kl x objective + cross_entropy x CE(sampled token), means over completion tokens.
 
+    A trace with a position that has no soft labels is refused, whatever the objective.
+    """
+
+    # At their defaults the next three are left out of what a student is named by: older students keep their names.
+    objective: Annotated[Objective, Field(exclude_if=lambda objective: objective == "forward_kl")] = "forward_kl"
+    """How far the student is from the teacher. `forward_kl`: KL(teacher || student) on the support, with the tail as
+    one bucket on both sides. `renormalised_kl`: both normalised over the support, the tail forgotten. `reverse_kl`:
+    KL(student || teacher) with the bucket. `jsd`: the generalised Jensen-Shannon divergence between the two, with the
+    bucket."""
+    temperature: Annotated[float, Field(gt=0.0, exclude_if=lambda temperature: temperature == 1.0)] = 1.0
+    """Divides the log-probabilities of both sides, and its square multiplies the result. Only of `renormalised_kl`: a
+    tail of which only the mass is known cannot be tempered."""
+    beta: Annotated[float, Field(ge=0.0, le=1.0, exclude_if=lambda beta: beta == 0.5)] = 0.5
+    """The teacher's share in the mixture of `jsd`: 0 is the forward KL, 1 the reverse KL, as in TRL's GKD trainer."""
     kl: Annotated[float, Field(ge=0.0)] = 1.0
-    """Weight of the forward KL on the support, with the tail as one bucket on both sides."""
+    """Weight of the objective."""
     cross_entropy: Annotated[float, Field(ge=0.0)] = 0.1
     """Weight of the cross-entropy on the token that the teacher sampled."""
 
@@ -289,6 +322,24 @@ class Loss(Section):
     def _some_weight(self) -> Loss:
         if self.kl == 0 and self.cross_entropy == 0:
             raise ValueError("kl and cross_entropy are both 0: give at least one a weight")
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_support_can_be_tempered(self) -> Loss:
+        if self.temperature != 1.0 and self.objective != "renormalised_kl":
+            raise ValueError(
+                f"temperature is {self.temperature:g} and objective {self.objective}, whose tail cannot be tempered: "
+                "set temperature: 1 or objective: renormalised_kl"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_jsd_has_a_beta(self) -> Loss:
+        if "beta" in self.model_fields_set and self.objective != "jsd":
+            raise ValueError(
+                f"beta is {self.beta:g} and objective {self.objective}, which has none: leave beta out or set "
+                "objective: jsd"
+            )
         return self
 
 
@@ -299,6 +350,9 @@ class Train(Section):
     """Optimizer steps."""
     batch_size: PositiveInt = 8
     """Traces per step and device."""
+    batching: Batching = "padded"
+    """`padded`: to the longest trace of a batch. `length_grouped`: the same, with traces of about the same length in a
+    batch. `packed`: end to end without padding; refused for models whose attention would cross from trace to trace."""
     gradient_accumulation: PositiveInt = 1
     """Batches per optimizer step."""
     learning_rate: PositiveFloat = 1.0e-4

@@ -58,7 +58,7 @@ class SoftLabels:
     sampled_logprobs: np.ndarray  # float32 [T]: of the token that was sampled
     support_counts: np.ndarray  # uint8 [T]: kept tokens per position
     support_ids: np.ndarray  # int32 [S]: token-major, likeliest first
-    support_logprobs: np.ndarray  # float16 [S]: 6 mantissa bits
+    support_logprobs: np.ndarray  # float16 [S], rounded as soft_labels.MANTISSA_BITS says
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ what is left, 1 - sum(p), is the tail. Nothing is ever renormalised on disk.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from distill_data.config import SoftLabelSelection
+from distill_data.config import Rounding, SoftLabelSelection
 from distill_data.records import SoftLabels
 
-MANTISSA_BITS = 6
-_DROPPED_BITS = 23 - MANTISSA_BITS  # float32 has 23
+# Mantissa bits of log p, by how unlikely the token is: |log p| < 1/2, < 1, < 2, < 4, < 8, and beyond. What an error of
+# log p does to a gradient is in proportion to p.
+MANTISSA_BITS: dict[Rounding, tuple[int, ...]] = {"graded": (5, 6, 6, 5, 4, 3), "float16": (10,) * 6}
 
 
 def select_support(
@@ -39,19 +42,30 @@ def select_support(
         sampled_logprobs=sampled_logprobs.astype(np.float32),
         support_counts=mask.sum(axis=1).astype(np.uint8),
         support_ids=top_ids[:, : selection.max_support][mask].astype(np.int32),
-        support_logprobs=round_mantissa(kept[mask]),
+        support_logprobs=round_logprobs(kept[mask], selection.rounding),
     )
 
 
-def round_mantissa(values: np.ndarray) -> np.ndarray:
-    """Values as float16 with MANTISSA_BITS bits of mantissa, rounded once, half up in magnitude.
+def round_logprobs(values: np.ndarray, rounding: Rounding) -> np.ndarray:
+    """Values as float16 with MANTISSA_BITS bits of mantissa, rounded half up in magnitude; order is kept.
 
-    Relative error at most 2^-7 (absolute at most 2^-25 below 2^-14); fewer distinct bit patterns compress better than
-    full float16.
+    With b bits the relative error is at most 2^-(b + 1) (absolute at most 2^-25 below 2^-14). Few distinct bit patterns
+    compress better than full float16.
     """
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    mask = np.uint32(0xFFFFFFFF << _DROPPED_BITS & 0xFFFFFFFF)
-    return ((bits + np.uint32(1 << (_DROPPED_BITS - 1))) & mask).view(np.float32).astype(np.float16)
+    half, mask = _ROUNDINGS[rounding]
+    octave = bits >> 23 & 0xFF
+    return ((bits + half[octave]) & mask[octave]).view(np.float32).astype(np.float16)
+
+
+def _by_octave(kept: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Half of what is dropped and the mask of what stays, uint32 [256], by the exponent of a float32."""
+    octaves = np.clip(np.arange(256) - 125, 0, len(kept) - 1)  # 126 is [1/2, 1)
+    dropped = 23 - np.array(kept)[octaves]  # a float32 has 23 bits of mantissa
+    return (1 << (dropped - 1)).astype(np.uint32), (0xFFFFFFFF >> dropped << dropped).astype(np.uint32)
+
+
+_ROUNDINGS = {rounding: _by_octave(kept) for rounding, kept in MANTISSA_BITS.items()}
 
 
 def empty_soft_labels() -> SoftLabels:
@@ -65,15 +79,20 @@ def support_offsets(counts: np.ndarray) -> np.ndarray:
 
 
 def pad_support(labels: SoftLabels) -> tuple[np.ndarray, np.ndarray]:
-    """Flat support to rectangles: ids int32 [T, K] padded with 0, log-probabilities float32 [T, K] with -inf."""
-    counts = labels.support_counts.astype(np.int64)
-    width = int(counts.max(initial=1))
-    mask = np.arange(width) < counts[:, None]
-    ids = np.zeros((len(counts), width), np.int32)
-    logprobs = np.full((len(counts), width), -np.inf, np.float32)
-    ids[mask] = labels.support_ids
-    logprobs[mask] = labels.support_logprobs
-    return ids, logprobs
+    """Flat support to rectangles: ids int [T, K] padded with 0, log-probabilities float32 [T, K] with -inf.
+
+    Where every position keeps K tokens nothing is copied but what is converted.
+    """
+    counts, ids = labels.support_counts, labels.support_ids
+    logprobs = labels.support_logprobs.astype(np.float32, copy=False)
+    shape = len(counts), int(counts.max(initial=1))
+    if len(ids) == math.prod(shape):
+        return ids.reshape(shape), logprobs.reshape(shape)
+    kept = np.flatnonzero(np.arange(shape[1], dtype=np.uint8) < counts[:, None])
+    padded_ids, padded = np.zeros(shape, ids.dtype), np.full(shape, -np.inf, np.float32)
+    padded_ids.ravel()[kept] = ids
+    padded.ravel()[kept] = logprobs
+    return padded_ids, padded
 
 
 def tail_mass(labels: SoftLabels) -> np.ndarray:

@@ -52,7 +52,7 @@ def teacher_ingredients(teacher: config.Teacher, source: ModelSource) -> dict[st
         "head_dtype": "float32",
         "quantization": teacher.quantization,
         **_how_it_answers(teacher),
-        "soft_labels": teacher.soft_labels.model_dump(),
+        "soft_labels": teacher.soft_labels.model_dump(exclude={"preset"}),
         "logprobs_mode": "raw_logprobs",
     }
 

@@ -14,9 +14,9 @@ from distill_data.filters import DROP_REASONS
 CARD_NAME = "README.md"
 
 REBUILD_LINES = """\
-ends = np.cumsum(row["support_counts"]); start = ends[t] - row["support_counts"][t]
-ids = np.array(row["support_ids"][start:ends[t]])
-p = np.exp(np.array(row["support_logprobs"][start:ends[t]], dtype=np.float64))
+ends = np.cumsum(row["support_counts"])
+kept = slice(ends[t] - row["support_counts"][t], ends[t])
+ids, p = np.array(row["support_ids"][kept]), np.exp(np.array(row["support_logprobs"][kept], np.float64))
 distribution = np.full(vocab_size, max(0.0, 1.0 - p.sum()) / (vocab_size - len(ids)))  # tail
 distribution[ids] = p"""
 """Rebuild the distribution over the vocabulary behind completion token `t` of a soft-labels `row`."""

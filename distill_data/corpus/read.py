@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from distill_data.corpus.data_file import RowGroup, row_groups, whole_file
 from distill_data.corpus.manifest import FileFacts, Manifest, read_manifest
 from distill_data.corpus.versions import find_version
 from distill_data.errors import CorpusError, reason_of
+from distill_data.mapped import mapped_table
 from distill_data.records import REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from distill_data.student.dataset import SoftLabelDataset
+    from distill_data.student.streaming import SoftLabelStream
 
 SCHEMAS = {"traces": TRACES_SCHEMA, "soft_labels": SOFT_LABELS_SCHEMA, "rejected": REJECTED_SCHEMA}
 _HEAD_BATCH_ROWS = 256
+_MAPPED_BATCH_ROWS = 1024
 
 
 def open_corpus(reference: str, root: str | Path | None = None) -> Corpus:
@@ -102,8 +104,39 @@ class Corpus:
             CorpusError: as for `table`.
         """
         for file in self._checked_files(family, split):
-            with _whole(self.path / file.path, file) as reader:
+            with whole_file(self.path / file.path, file) as reader:
                 yield from reader.iter_batches(batch_size=rows)
+
+    def mapped(self, family: str, split: str, folder: Path | None = None) -> pa.Table:
+        """All rows of a family for tables larger than memory: in a file without a name that is mapped into memory.
+
+        Args:
+            family: which.
+            split: which.
+            folder: on whose disk, uncompressed; when left out, that of temporary files (`TMPDIR`).
+
+        Raises:
+            CorpusError: as for `table`, or the folder cannot be written.
+        """
+        self._checked_files(family, split)  # before anything is written
+        batches = self.batches(family, split, _MAPPED_BATCH_ROWS)
+        try:
+            return mapped_table(SCHEMAS[family], batches, folder)
+        except OSError as error:
+            where = folder or tempfile.gettempdir()
+            raise CorpusError(
+                f"cannot lay out {family} of {self.reference} in {where}: {reason_of(error)}: free space there, or "
+                "name a folder with more (TMPDIR)"
+            ) from error
+
+    def row_groups(self, family: str, split: str) -> list[RowGroup]:
+        """A family's row groups in their order, to be read one by one; every file is checked as a whole first.
+
+        Raises:
+            CorpusError: as for `table`.
+        """
+        files = self._checked_files(family, split)
+        return [group for file in files for group in row_groups(self.path / file.path, file)]
 
     def traces(self, split: str = "train") -> Dataset:
         """Conversations, thinking, answers and verdicts: one row per trace."""
@@ -119,11 +152,23 @@ class Corpus:
 
         return Dataset(InMemoryTable(self.table("soft_labels", split)))
 
-    def reader(self, split: str = "train", max_length: int = 1024) -> SoftLabelDataset:
-        """A PyTorch dataset of one split for training; longer traces are left out, never cut."""
+    def reader(self, split: str = "train", max_length: int = 1024, folder: Path | None = None) -> SoftLabelDataset:
+        """A map-style PyTorch dataset of one split for training; longer traces are left out, never cut.
+
+        Args:
+            split: which.
+            max_length: prompt and completion tokens of the longest trace to give.
+            folder: where the split is laid out to be mapped into memory; see `mapped`.
+        """
         from distill_data.student.dataset import SoftLabelDataset
 
-        return SoftLabelDataset(self.table("soft_labels", split), max_length=max_length)
+        return SoftLabelDataset(self.mapped("soft_labels", split, folder), max_length=max_length)
+
+    def stream(self, split: str = "train", max_length: int = 1024, seed: int = 0) -> SoftLabelStream:
+        """A PyTorch dataset that streams one split from its files, shuffled, sharded and resumable."""
+        from distill_data.student.streaming import SoftLabelStream
+
+        return SoftLabelStream(self.row_groups("soft_labels", split), max_length, seed=seed)
 
     def _facts(self, family: str, split: str) -> list[FileFacts]:
         return [file for file in self.manifest.files if file.path.startswith(f"{family}/{split}-")]
@@ -139,37 +184,16 @@ class Corpus:
 
 
 def _read(path: Path, facts: FileFacts) -> pa.Table:
-    with _whole(path, facts) as reader:
+    with whole_file(path, facts) as reader:
         return reader.read()
 
 
 def _read_head(path: Path, facts: FileFacts, rows: int) -> pa.Table:
     """The first rows of one file, at most `rows` (at least 1)."""
-    with _whole(path, facts) as reader:
+    with whole_file(path, facts) as reader:
         batches: list[pa.RecordBatch] = []
         for batch in reader.iter_batches(batch_size=min(rows, _HEAD_BATCH_ROWS)):
             batches.append(batch)
             if sum(map(len, batches)) >= rows:
                 break
         return pa.Table.from_batches(batches, reader.schema_arrow).slice(0, rows)
-
-
-@contextmanager
-def _whole(path: Path, facts: FileFacts) -> Iterator[pq.ParquetFile]:
-    """A reader of a file that has the manifest's size and hash; one line about what goes wrong with it.
-
-    The whole file is hashed whatever is read of it: checksums of pages do not cover what their headers and the file's
-    footer say.
-    """
-    try:
-        if (size := path.stat().st_size) != facts.bytes:
-            raise ValueError(f"it has {size:,} bytes, the manifest says {facts.bytes:,}")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != facts.sha256:
-                raise ValueError("its bytes are not those that the manifest has the sha256 of")
-        with pq.ParquetFile(path, page_checksum_verification=True) as reader:
-            yield reader
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise CorpusError(
-            f"{path} cannot be read ({reason_of(error)}): run `distill-data corpus verify`, then restore it or rebuild"
-        ) from None

@@ -42,7 +42,8 @@ def file_metadata(job: Assembly) -> dict[str, Any]:
         "sampling_temperature": _temperature(job.config),
         "min_prob": teacher.soft_labels.min_prob,
         "max_support": teacher.soft_labels.max_support,
-        "mantissa_bits": MANTISSA_BITS,
+        "rounding": teacher.soft_labels.rounding,
+        "mantissa_bits": MANTISSA_BITS[teacher.soft_labels.rounding],
         "alignment": ALIGNMENT,
         "tail": TAIL,
     }

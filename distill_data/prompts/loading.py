@@ -8,7 +8,8 @@ is a batch of them, and some dozen bytes a prompt to find those that are there t
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -17,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_data.errors import InputError
+from distill_data.errors import InputError, TraceStoreError, reason_of
+from distill_data.mapped import mapped_table
 from distill_data.prompt_config import Mode, PromptSource, ReasoningGymPrompts
 from distill_data.prompts.dataset import open_dataset
-from distill_data.prompts.mapped import mapped_table
 from distill_data.prompts.prompt_set import DROPPED_SCHEMA, PromptSet
 from distill_data.prompts.reasoning_gym import open_task
 from distill_data.records import PROMPT_SCHEMA, Prompt, prompts_to_table
@@ -37,16 +38,26 @@ def load_prompts(sources: list[PromptSource], mode: Mode = "generate") -> Prompt
         TraceStoreError: the folder for temporary files cannot be written.
     """
     revisions: dict[str, dict[str, Any]] = {}
-    read = _name_duplicates(mapped_table(_READ_SCHEMA, _read(sources, mode, revisions)))
+    read = _name_duplicates(_mapped(_READ_SCHEMA, _read(sources, mode, revisions)))
     kept = (batch.filter(batch["drop_reason"].is_null()).select(PROMPT_SCHEMA.names) for batch in read.to_batches())
     dropped = (batch.filter(batch["drop_reason"].is_valid()).drop_columns(["row"]) for batch in read.to_batches())
-    prompt_set = PromptSet(mapped_table(PROMPT_SCHEMA, kept), mapped_table(DROPPED_SCHEMA, dropped), revisions)
+    prompt_set = PromptSet(_mapped(PROMPT_SCHEMA, kept), _mapped(DROPPED_SCHEMA, dropped), revisions)
     if prompt_set.table.num_rows == 0:
         raise InputError(
             f"all {prompt_set.dropped.num_rows} prompts are empty, or their completions are: check the columns that "
             "prompt:, messages: and completion: name"
         )
     return prompt_set
+
+
+def _mapped(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    try:
+        return mapped_table(schema, batches)
+    except OSError as error:
+        raise TraceStoreError(
+            f"cannot write prompts to {tempfile.gettempdir()}: {reason_of(error)}: free space there, or set TMPDIR to "
+            "a folder with more"
+        ) from error
 
 
 def _read(sources: list[PromptSource], mode: Mode, revisions: dict[str, dict[str, Any]]) -> Iterator[pa.RecordBatch]:

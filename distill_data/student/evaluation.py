@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from distill_data.config import Evaluate
 from distill_data.errors import StudentError
-from distill_data.student.dataset import SoftLabelCollator, SoftLabelDataset
+from distill_data.student.collate import SoftLabelCollator
+from distill_data.student.dataset import SoftLabelDataset
 from distill_data.student.forward import label_logits, quiet_transformers
 from distill_data.student.losses import bucket_entropy, cross_entropy, tail_bucket_kl
 from distill_data.student.result import EvaluationResult

@@ -1,4 +1,4 @@
-"""Run a student quietly, and compute logits only where a batch has labels."""
+"""Run a student quietly, and compute hidden states or logits only where a batch has labels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 
 def label_logits(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Logits [N, V], in the model's precision, at the N positions that `batch["label_mask"]` marks.
+    """Logits [N, V], in the model's precision, at the N positions that `batch["label_mask"]` marks."""
+    logits, mask = batch_logits(model, batch)
+    return logits[mask]
 
-    Positions before the first marked one never reach the output head, where the model knows `logits_to_keep`.
+
+def batch_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits [B, L', V] of the last L' positions of a batch, and which of them have labels: bool [B, L'].
+
+    Positions before the first one with labels never reach the output head, where the model knows `logits_to_keep`.
     """
     mask = batch["label_mask"]
     options: dict[str, Any] = {"use_cache": False}
@@ -22,8 +29,54 @@ def label_logits(model: Any, batch: dict[str, Tensor]) -> Tensor:
         keep = mask.shape[1] - int(mask.any(0).int().argmax())
         options["logits_to_keep"] = keep
         mask = mask[:, -keep:]
-    output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options)
-    return output.logits[mask]
+    return model(**_inputs(batch), **options).logits, mask
+
+
+def label_hidden(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """What `plain_head(model)` makes the logits of: hidden states [N, H] at the N positions with labels."""
+    return model.base_model(**_inputs(batch), use_cache=False).last_hidden_state[batch["label_mask"]]
+
+
+@torch.no_grad()
+def plain_head(model: Any) -> nn.Linear | None:
+    """The output head, where the model's logits are head(its base model's hidden states) and no more, else None.
+
+    One forward pass shows it: what enters the head has to be what left the base model, and big values put in place of
+    what leaves the head have to reach the caller as they are. Softcaps, logit scales and adapters do not pass.
+    """
+    head, base = model.get_output_embeddings(), model.base_model
+    hooked = head is not None and ("forward" in vars(head) or head._forward_hooks or head._forward_pre_hooks)
+    if type(head) is not nn.Linear or hooked or base is model:
+        return None
+    left_base: list[Tensor | None] = []
+    entered_head: list[Tensor] = []
+    left_head: list[Tensor] = []
+
+    def watch_base(module: nn.Module, arguments: Any, output: Any) -> None:
+        left_base.append(getattr(output, "last_hidden_state", None))
+
+    def replace_logits(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        entered_head.extend(arguments[:1])
+        left_head.append(torch.linspace(-3e4, 3e4, output.numel()).reshape(output.shape).to(output))
+        return left_head[-1].clone()  # what follows may work in place
+
+    hooks = [base.register_forward_hook(watch_base), head.register_forward_hook(replace_logits)]
+    training = model.training
+    model.eval()
+    try:
+        logits = model(input_ids=torch.tensor([[1, 2, 3]], device=model.device), use_cache=False).logits
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    if len(left_base) != 1 or len(entered_head) != 1 or left_base[0] is None:
+        return None
+    same = torch.equal(left_base[0].to(entered_head[0]), entered_head[0])
+    return head if same and torch.equal(logits, left_head[0].to(logits)) else None
+
+
+def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
 
 
 @contextmanager

@@ -106,7 +106,8 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
     from distill_data.student.training import TrainJob, train_student
 
     def make(folder: Path) -> None:
-        job = TrainJob(plan.student, plan.corpus.table("soft_labels"), _teacher_tokenizer(plan), folder)
+        labels = plan.corpus.mapped("soft_labels", "train", folder)
+        job = TrainJob(plan.student, labels, _teacher_tokenizer(plan), folder)
         train_student(job, on_step)
         origin = {"corpus": plan.corpus.reference, "digest": plan.corpus.manifest.digest}
         (folder / "corpus.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,11 @@
-"""The loss of a student: forward KL on the teacher's support with the tail as one bucket, and cross-entropy.
+"""The loss of a student: a divergence from the teacher's soft labels, mixed with cross-entropy.
 
 Pure functions over label positions only (N positions, V student tokens, K the widest support). They compute
-in float32, or in float64 where the logits are float64.
+in float32, or in float64 where the logits are float64. `chunked_loss` gives the same mixed loss without holding
+the logits of all positions. A position without soft labels has no loss here: the dataset refuses such traces.
+
+With sparse labels a temperature other than 1 is exact only for `renormalised_kl`: of the teacher's tail only the
+mass is known, and a tempered tail depends on how that mass is spread over its tokens.
 """
 
 from __future__ import annotations
@@ -13,24 +17,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill_data.config import Loss
-
-_MASKED = -1e30  # finite: a row whose whole vocabulary is masked still has a gradient
+from distill_data.student import divergences
+from distill_data.student.divergences import MASKED, StudentView, divergence, teacher_mass, view
 
 
 class MixedLoss(NamedTuple):
-    """Nats per completion token of a batch; `kl` and `cross_entropy` are unweighted and detached."""
+    """Nats per completion token of a batch; `kl` (the objective's divergence) and `cross_entropy` are unweighted
+    and detached.
+    """
 
     total: Tensor
     kl: Tensor
     cross_entropy: Tensor
-
-
-class _Student(NamedTuple):
-    """Logits of the support [N, K], and the logsumexp [N] of the tokens outside it and of all tokens."""
-
-    support: Tensor
-    log_rest: Tensor
-    log_total: Tensor
 
 
 def tail_bucket_kl(logits: Tensor, support_ids: Tensor, support_logprobs: Tensor) -> Tensor:
@@ -50,12 +48,62 @@ def tail_bucket_kl(logits: Tensor, support_ids: Tensor, support_logprobs: Tensor
         [N], nats. Rounded labels may sum to slightly over 1; the teacher's bucket is then 0 and the result is
         still at least 0. Where the support is the whole vocabulary the bucket is empty and left out.
     """
-    return _kl(_student(logits, support_ids, support_logprobs), logits.shape[1], support_logprobs)
+    return divergences.forward_kl(_student(logits, support_ids, support_logprobs > -torch.inf), support_logprobs)
+
+
+def reverse_kl(logits: Tensor, support_ids: Tensor, support_logprobs: Tensor) -> Tensor:
+    """KL(student || teacher) per position with tail buckets; shapes as in `tail_bucket_kl`.
+
+    An empty teacher's bucket would make it infinite, and rounded labels leave such: it counts as 1e-7, as in
+    TRL. Labels that sum to s > 1 may give as little as -log s.
+    """
+    return divergences.reverse_kl(_student(logits, support_ids, support_logprobs > -torch.inf), support_logprobs)
+
+
+def generalised_jsd(logits: Tensor, support_ids: Tensor, support_logprobs: Tensor, beta: float) -> Tensor:
+    """Generalised Jensen-Shannon divergence per position with tail buckets; shapes as in `tail_bucket_kl`.
+
+    beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, teacher p, student q (Agarwal et al., 2024,
+    "On-Policy Distillation of Language Models"). As beta goes to 0 or 1, this over beta or over 1 - beta becomes the
+    forward or the reverse KL; beta = 0 and 1 give these, as in TRL's GKD trainer.
+    """
+    student = _student(logits, support_ids, support_logprobs > -torch.inf)
+    return divergences.generalised_jsd(student, support_logprobs, beta)
+
+
+def renormalised_kl(logits: Tensor, support_ids: Tensor, support_logprobs: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher || student) per position, both normalised over the support; shapes as in `tail_bucket_kl`.
+
+    Tokens outside the support get no gradient. Both sides' log-probabilities are divided by the temperature
+    first, which is exact on a support; the result is multiplied by its square, so that gradients keep their size
+    (Hinton et al., 2015).
+    """
+    student = _student(logits, support_ids, support_logprobs > -torch.inf)
+    return divergences.renormalised_kl(student, support_logprobs, temperature)
+
+
+def sampled_cross_entropy(logits: Tensor, support_ids: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy per position under tokens drawn from the teacher: unbiased where a cut support is not.
+
+    With the unique ids of independent draws from the teacher's full distribution at temperature 1 and weights
+    count / draws, value and gradient are those of the dense cross-entropy in expectation; the gradient is also that
+    of KL(teacher || student) (Anshumann et al., 2025, "Sparse Logit Sampling", ACL). The weights of draws from
+    another proposal have to be importance-corrected.
+
+    Args:
+        logits: [N, V], any float type, finite.
+        support_ids: int64 [N, K], unique in a row, column 0 always real.
+        weights: float [N, K], 0 where there is no entry.
+
+    Returns:
+        [N], nats: the teacher's entropy above the KL.
+    """
+    return divergences.sampled_cross_entropy(_student(logits, support_ids, weights > 0), weights)
 
 
 def cross_entropy(logits: Tensor, target_ids: Tensor) -> Tensor:
     """-log p(target) per position: logits [N, V], target_ids int64 [N]; returns [N], nats."""
-    return functional.cross_entropy(_precise(logits), target_ids, reduction="none")
+    return functional.cross_entropy(precise(logits), target_ids, reduction="none")
 
 
 def mixed_loss(
@@ -66,50 +114,38 @@ def mixed_loss(
     weights: Loss,
     tokens: Tensor | int | None = None,
 ) -> MixedLoss:
-    """weights.kl x KL + weights.cross_entropy x CE, means over `tokens` completion tokens.
+    """weights.kl x divergence + weights.cross_entropy x CE, means over `tokens` completion tokens.
 
     `tokens` is N when left out; with gradient accumulation it is the number of completion tokens in all
     batches of the step, so that every token weighs the same whichever batch it is in. target_ids is
     int64 [N]; other shapes as in `tail_bucket_kl`.
     """
-    student = _student(logits, support_ids, support_logprobs)
+    student = _student(logits, support_ids, support_logprobs > -torch.inf)
     divisor = len(target_ids) if tokens is None else tokens
-    kl = _kl(student, logits.shape[1], support_logprobs).sum() / divisor
-    target_logits = _precise(logits.gather(1, target_ids[:, None])[:, 0])
+    kl = divergence(weights, student, support_logprobs).sum() / divisor
+    target_logits = precise(logits.gather(1, target_ids[:, None])[:, 0])
     ce = (student.log_total - target_logits).sum() / divisor
     return MixedLoss(weights.kl * kl + weights.cross_entropy * ce, kl.detach(), ce.detach())
 
 
 def bucket_entropy(support_logprobs: Tensor) -> Tensor:
     """Entropy [N] of the teacher's bucketed distribution, nats: a lower bound of its real entropy."""
-    p, tail = _teacher_mass(support_logprobs)
+    p, tail = teacher_mass(support_logprobs)
     return -(torch.xlogy(p, p).sum(1) + torch.xlogy(tail, tail))
 
 
-def _kl(student: _Student, vocabulary: int, support_logprobs: Tensor) -> Tensor:
-    real = support_logprobs > -torch.inf
-    log_p = support_logprobs.to(student.support.dtype).masked_fill(~real, 0.0)
-    p, tail = _teacher_mass(support_logprobs.to(student.support.dtype))
-    tail = tail.masked_fill(real.sum(1) >= vocabulary, 0.0)
-    log_q = student.support - student.log_total[:, None]
-    log_tail_q = student.log_rest - student.log_total
-    return (p * (log_p - log_q)).sum(1) + torch.xlogy(tail, tail) - tail * log_tail_q
+def entries(support_ids: Tensor, real: Tensor) -> Tensor:
+    """The ids with those of absent entries replaced by column 0's: padding must not touch token 0."""
+    return torch.where(real, support_ids, support_ids[:, :1])
 
 
-def _student(logits: Tensor, support_ids: Tensor, support_logprobs: Tensor) -> _Student:
-    real = support_logprobs > -torch.inf
-    ids = torch.where(real, support_ids, support_ids[:, :1])  # padding must not touch token 0
-    support = _precise(logits.gather(1, ids))
-    log_support = torch.logsumexp(support.masked_fill(~real, _MASKED), 1)
-    log_rest = torch.logsumexp(_precise(logits).scatter(1, ids, _MASKED), 1)
-    return _Student(support, log_rest, torch.logaddexp(log_support, log_rest))
-
-
-def _teacher_mass(support_logprobs: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities [N, K] of the support, 0 where there is no entry, and the tail [N], at least 0."""
-    p = support_logprobs.exp()
-    return p, (1.0 - p.sum(1)).clamp_min(0.0)
-
-
-def _precise(values: Tensor) -> Tensor:
+def precise(values: Tensor) -> Tensor:
+    """As float32, or float64 where they are float64."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _student(logits: Tensor, support_ids: Tensor, real: Tensor) -> StudentView:
+    ids = entries(support_ids, real)
+    support = precise(logits.gather(1, ids))
+    log_rest = torch.logsumexp(precise(logits).scatter(1, ids, MASKED), 1)
+    return view(support, log_rest, real, logits.shape[1])

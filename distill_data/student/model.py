@@ -154,6 +154,35 @@ def _check_causal(model: PreTrainedModel) -> None:
         )
 
 
+@torch.inference_mode()
+def check_packing(model: PreTrainedModel) -> None:
+    """Refuse a model whose logits of a trace depend on a trace that is packed before it.
+
+    transformers' own models read from position_ids where a trace begins; recurrent ones and models with positions of
+    their own do not.
+
+    Raises:
+        ModelError: it does.
+    """
+    training = model.training
+    model.eval()
+    ids = torch.tensor([[1, 2, 3, 4, 3, 2, 1]], device=model.device)
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]], device=model.device)
+    try:
+        with quiet_transformers():
+            packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, 3:]
+            alone = model(input_ids=ids[:, 3:], use_cache=False).logits
+        crosses = float((packed - alone).abs().max()) > 1e-5 * float(alone.abs().max())
+    except TypeError:  # it takes no position_ids
+        crosses = True
+    model.train(training)
+    if crosses:
+        raise ModelError(
+            f"packed traces see each other in the student's {type(model).__name__}: set student.train.batching to "
+            "padded or length_grouped"
+        )
+
+
 def _nearest(name: str, names: Any) -> str:
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from distill_data.config import Loss
 from distill_data.errors import StudentError
-from distill_data.student.forward import label_logits
-from distill_data.student.losses import mixed_loss
+from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
+from distill_data.student.forward import batch_logits, label_hidden, plain_head
+from distill_data.student.losses import MixedLoss
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,15 @@ class SoftLabelTrainer(Trainer):
         super().__init__(*args, callbacks=[recorder], **kwargs)
         self.weights = weights
         self.recorder = recorder
+        self.head = plain_head(self.model)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As Trainer's, which knows the lengths of `datasets.Dataset` only."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        dataset: Any = self.train_dataset
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(step, lengths=dataset.lengths.tolist())
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The batches of a step and their completion tokens, which Trainer counts only in `labels`."""
@@ -91,16 +102,16 @@ class SoftLabelTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Weighted KL and cross-entropy of one batch, over the completion tokens of its step."""
-        logits = label_logits(model, inputs)
-        losses = mixed_loss(
-            logits,
-            inputs["target_ids"],
-            inputs["support_ids"],
-            inputs["support_logprobs"],
-            self.weights,
-            num_items_in_batch,
-        )
+        """Weighted divergence and cross-entropy of one batch, over the completion tokens of its step."""
+        losses = self._losses(model, inputs, num_items_in_batch)
         terms = torch.stack([losses.total.detach(), losses.kl, losses.cross_entropy])
-        self.recorder.add(terms, inputs["attention_mask"].sum())
-        return (losses.total, {"logits": logits}) if return_outputs else losses.total
+        filled = inputs.get("attention_mask")  # a packed batch has none, and no padding
+        self.recorder.add(terms, torch.ones_like(inputs["input_ids"]).sum() if filled is None else filled.sum())
+        return (losses.total, {}) if return_outputs else losses.total
+
+    def _losses(self, model: Any, inputs: Any, tokens: Any) -> MixedLoss:
+        labels = Labels(inputs["target_ids"], inputs["support_ids"], inputs["support_logprobs"])
+        if self.head is None or model is not self.model:  # what wraps a model may need to be called itself
+            return logits_loss(*batch_logits(model, inputs), labels, self.weights, tokens)
+        with self.accelerator.autocast():  # otherwise part of the model's own forward
+            return head_loss(label_hidden(model, inputs), self.head, labels, self.weights, tokens)

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from distill_data.config import Student, Train
 from distill_data.errors import StudentError
-from distill_data.student.dataset import SoftLabelCollator, SoftLabelDataset
+from distill_data.student.collate import PackedCollator, SoftLabelCollator
+from distill_data.student.dataset import SoftLabelDataset
 from distill_data.student.forward import quiet_transformers
-from distill_data.student.model import load_student
+from distill_data.student.model import check_packing, load_student
 from distill_data.student.trainer import LossPoint, Recorder, SoftLabelTrainer, TrainProgress
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
 
@@ -67,6 +68,8 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
     model = load_student(job.student, job.tokenizer)
     check_vocabulary(vocabulary_size(model), len(job.tokenizer), dataset.max_token_id)
     _check_context(model, dataset.longest)
+    if packed := train.batching == "packed":
+        check_packing(model)
     use_cache = getattr(model.config, "use_cache", None)
     recorder = Recorder(train.steps, on_step)
     with quiet_transformers():
@@ -74,7 +77,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
             model=model,
             args=_arguments(train, job.output),
             train_dataset=dataset,
-            data_collator=SoftLabelCollator(job.tokenizer.pad_token_id or 0),
+            data_collator=PackedCollator() if packed else SoftLabelCollator(job.tokenizer.pad_token_id or 0),
             weights=train.loss,
             recorder=recorder,
         )
@@ -109,6 +112,7 @@ def _arguments(train: Train, output: Path) -> TrainingArguments:
             max_steps=train.steps,
             per_device_train_batch_size=train.batch_size,
             gradient_accumulation_steps=train.gradient_accumulation,
+            train_sampling_strategy="group_by_length" if train.batching == "length_grouped" else "random",
             learning_rate=train.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=train.warmup_ratio,  # below 1 it is a share of the steps

@@ -27,9 +27,10 @@ from tests.benchmarks.workload import PACKAGED_MODEL, QUICKSTART
 
 WIDTH = 256
 NOISE = 0.1  # of every weight tensor's standard deviation
-TASKS = [  # quickstart's sums, and word problems that are answered in prose
+TASKS = [  # quickstart's sums, and questions that are answered in prose
     {"task": "chain_sum", "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}},
-    {"task": "gsm_symbolic"},
+    {"task": "leg_counting"},
+    {"task": "family_relationships"},
 ]
 TRACE_COLUMNS = ["prompt_token_ids", "completion_token_ids"]
 
@@ -57,15 +58,16 @@ class Measured:
     heads: np.ndarray  # float32 [2, V, hidden]
 
 
-def measured(cache: Path, tokens: int, model: str = PACKAGED_MODEL, backend: str = "vllm") -> Measured:
+def measured(cache: Path, tokens: int, model: str = PACKAGED_MODEL) -> Measured:
     """Completions of at least `tokens` tokens and their distributions; what `cache` holds is not made again."""
     cache.mkdir(parents=True, exist_ok=True)
-    traces, arrays = cache / f"completions-{tokens}.parquet", cache / f"distributions-{tokens}.npz"
+    name = f"{Path(model).stem}-{tokens}"
+    traces, arrays = cache / f"completions-{name}.parquet", cache / f"distributions-{name}.npz"
     if not traces.exists():
-        pq.write_table(completions(tokens, model, backend), traces)
+        pq.write_table(completions(tokens, model), traces)
     table = pq.read_table(traces)
     if not arrays.exists():
-        np.savez(arrays, **_observe(table, local_model_folder(resolve_model(model))))
+        np.savez(arrays, allow_pickle=False, **_observe(table, local_model_folder(resolve_model(model))))
     with np.load(arrays) as held:
         read = {name: held[name] for name in held.files}
     kinds = {
@@ -75,16 +77,16 @@ def measured(cache: Path, tokens: int, model: str = PACKAGED_MODEL, backend: str
     return Measured(table, **kinds, states=read["states"], heads=read["heads"])
 
 
-def completions(tokens: int, model: str, backend: str) -> pa.Table:
+def completions(tokens: int, model: str) -> pa.Table:
     """Our own build's traces, in an order that mixes the tasks, until there are enough tokens.
 
     Raises:
         SystemExit: there are not.
     """
     settings = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
-    each = -(-tokens // 100)
+    each = -(-tokens // 150)
     settings["prompts"] = [{"source": "reasoning_gym", "seed": 7, "size": each, **task} for task in TASKS]
-    settings["teacher"] |= {"model": model, "backend": backend}
+    settings["teacher"] |= {"model": model}
     settings["teacher"]["sampling"] |= {"samples": 1, "max_tokens": 256}
     with tempfile.TemporaryDirectory() as root:
         config = Config.model_validate(settings | {"root": root})
@@ -109,7 +111,8 @@ def _observe(traces: pa.Table, folder: Path) -> dict[str, np.ndarray]:
             found["states"].append(states.numpy())
             logits = [state @ head.T for state, head in zip(states, heads, strict=True)]
             for kind, factor in {"plain": 1.0, "sharp": 2.0}.items():
-                seen = _summarise(*(torch.log_softmax(factor * one, 1) for one in logits), labels)
+                log_p, log_q = (torch.log_softmax(factor * one, 1) for one in logits)
+                seen = _summarise(log_p, log_q, labels)
                 for field in fields(Distributions):
                     found.setdefault(f"{kind}_{field.name}", []).append(getattr(seen, field.name))
     joined = {name: np.concatenate(pieces, axis=int(name == "states")) for name, pieces in found.items()}
@@ -138,15 +141,16 @@ def _rows(traces: pa.Table) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 def _states(model: Any, ids: torch.Tensor, tokens: int) -> torch.Tensor:
     """What the head turned into the distributions of the last `tokens` tokens: [tokens, hidden]."""
-    return model.get_decoder()(ids[:, :-1]).last_hidden_state[0, -tokens:]
+    return model.get_decoder()(ids[:, :-1], use_cache=False).last_hidden_state[0, -tokens:]
 
 
 def _summarise(log_p: torch.Tensor, log_q: torch.Tensor, labels: torch.Tensor) -> Distributions:
     top, ids = log_p.topk(min(WIDTH, log_p.shape[1]), dim=1)
     p, q = log_p.exp(), log_q.exp()
-    kl = (p * (log_p - log_q)).double().sum(1)
-    rest_p, rest_q = (one.scatter(1, ids, 0.0).double() for one in (p, q))
-    beyond = torch.stack([one.sum(1) for one in (rest_p, rest_q, rest_p**2, rest_p * rest_q, rest_q**2)], dim=1)
+    kl = (p * (log_p - log_q)).sum(1, dtype=torch.float64)
+    rest_p, rest_q = (one.scatter(1, ids, 0.0) for one in (p, q))
+    products = (rest_p, rest_q, rest_p**2, rest_p * rest_q, rest_q**2)
+    beyond = torch.stack([one.sum(1, dtype=torch.float64) for one in products], dim=1)
     return Distributions(
         ids.int().numpy(),
         top.numpy(),

@@ -7,9 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from tests.benchmarks import ceiling, first_token, kills, memory, overhead, report
+from distill_data.config import SoftLabelSelection
+from distill_data.soft_labels import pad_support, select_support
+from distill_data.student.losses import tail_bucket_kl
+from tests.benchmarks import (
+    ceiling,
+    distributions,
+    first_token,
+    gradients,
+    kills,
+    losses,
+    memory,
+    overhead,
+    reading,
+    report,
+    soft_labels,
+)
 from tests.benchmarks.stopwatch import Stopwatch
 from tests.benchmarks.workload import long_tailed_lengths
 
@@ -49,6 +67,58 @@ def test_ceiling_replays_what_it_was_given() -> None:
         assert (np.exp(completion.top_logprobs).sum(axis=1) <= 1.0).all()
 
 
+def write_completions(cache: Path, model: Path, tokens: int) -> None:
+    """Random ones, where the benchmark of soft labels looks for those that it made before."""
+    ids = np.random.default_rng(0).integers(3, 300, (2, 12, tokens // 12)).tolist()
+    columns = {"prompt_token_ids": pa.array(ids[0], pa.list_(pa.int32()))}
+    columns["completion_token_ids"] = pa.array(ids[1], pa.list_(pa.int32()))
+    cache.mkdir()
+    pq.write_table(pa.table(columns), cache / f"completions-{model.stem}-{tokens}.parquet")
+
+
+def test_soft_labels(tmp_path: Path, tiny_model: Path) -> None:
+    write_completions(tmp_path / "cache", tiny_model, 240)
+    where = ["--cache", str(tmp_path / "cache"), "--model", str(tiny_model), "--out", str(tmp_path)]
+    soft_labels.main([*where, "--tokens", "240", "--batches", "16,64"])
+    found = published(tmp_path, "soft_labels")["formats"]
+    assert found.keys() == {choice.name for choice in soft_labels.FORMATS}
+    for of in found.values():
+        assert of["weight_gradient_error"].keys() == {"16", "64"}
+        for kind in ("plain", "sharp"):
+            spent = of[kind]["bytes_per_token"]
+            assert spent["all"] > sum(size for name, size in spent.items() if name != "all") > 0
+            assert 0 < of[kind]["gradient_error"] < 1
+    for one, other in [("compact", "balanced"), ("balanced", "faithful")]:
+        assert found[one]["plain"]["bytes_per_token"]["all"] < found[other]["plain"]["bytes_per_token"]["all"]
+        assert found[one]["plain"]["gradient_error"] > found[other]["plain"]["gradient_error"]
+
+
+def test_gradient_errors_are_those_of_the_loss() -> None:
+    """Closed forms against autograd of the loss that students are trained with."""
+    random = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2, 40, 400, generator=random)
+    heads = torch.eye(400).expand(2, -1, -1)  # states are logits
+    log_p, log_q = torch.log_softmax(logits, 2)
+    seen = distributions._summarise(log_p, log_q, torch.zeros(40, dtype=torch.int64))
+    labels = select_support(seen.top_ids, seen.log_p, seen.sampled, SoftLabelSelection(min_prob=0.005, max_support=32))
+    student = logits[1].double().requires_grad_()
+    ids, values = (torch.from_numpy(one) for one in pad_support(labels))
+    losses_of = tail_bucket_kl(student, ids.long(), values.double())
+    losses_of.sum().backward()
+    assert student.grad is not None
+    true = (log_q.double().exp() - log_p.double().exp()).numpy()
+    off = student.grad.numpy() - true
+    ranked = soft_labels.ranked_labels(seen, SoftLabelSelection(min_prob=0.005, max_support=32))
+    found = gradients.logit_errors(seen, ranked)
+    assert found["gradient_error"] == pytest.approx(np.linalg.norm(off) / np.linalg.norm(true), rel=1e-4)
+    true_kl = (log_p.exp() * (log_p - log_q)).sum(1).mean().item()
+    assert found["kl_bias"] == pytest.approx(losses_of.mean().item() - true_kl, abs=1e-5)
+    everything = distributions.Measured(pa.table({}), seen, seen, logits.numpy(), heads.numpy())
+    states = logits[1].double().numpy()
+    expected = np.linalg.norm(off.T @ states) / np.linalg.norm(true.T @ states)
+    assert gradients.weight_errors(everything, [labels], [40])[0]["40"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_memory(tmp_path: Path) -> None:
     memory.main(["--sizes", "600,1200", "--out", str(tmp_path)])
     found = published(tmp_path, "memory")
@@ -60,6 +130,20 @@ def test_memory(tmp_path: Path) -> None:
         assert list(size["again"]) == ["load prompts", "plan", "look for the version"]
         assert size["flow_peak_mib"] > 50 and size["worker_peak_mib"] > 50
         assert size["microseconds_per_row_early"] > 0 and size["microseconds_per_row_late"] > 0
+
+
+def test_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reading.main(["--traces", "20", "--rounds", "1", "--out", str(tmp_path)])
+    found = published(tmp_path, "reading")
+    assert found["fixed"]["mean_support"] == 32 and 1 < found["variable"]["mean_support"] < 64
+    for kind in reading.KINDS:
+        assert found[kind]["tokens"] == long_tailed_lengths(20).sum()
+        for way in reading.WAYS:
+            spent = found[kind][way]["microseconds_per_token"]
+            assert all(spent[step] > 0 for step in ("hash", "decode", "check", "collate", "rest"))
+            assert spent["write" if way == "mapped" else "lengths"] > 0
+            assert found[kind][way]["tokens_per_second"] == pytest.approx(1e6 / sum(spent.values()))
+    assert found["headline"] in capsys.readouterr().out
 
 
 def test_kills_figures(tmp_path: Path) -> None:
@@ -82,6 +166,19 @@ def test_first_token_figures(tmp_path: Path) -> None:
     assert found["early"]["first_token_seconds"] == early["first token"]
     assert found["early"]["stretches"]["worker: import of vLLM"] == {"at": early["worker imported"], "seconds": 1.0}
     assert found["early"]["stretches"].keys() - found["late"]["stretches"].keys() == {first_token.FLOW[1][2]}
+
+
+def test_losses(tmp_path: Path) -> None:
+    shape = {"vocab_size": 500, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    size = ["--rounds", "2", "--length", "32", "--shape", json.dumps(shape | heads)]
+    losses.main([*size, "--out", str(tmp_path)])
+    found = published(tmp_path, "losses")
+    assert found["cases"].keys() == losses.CASES.keys()
+    for case in found["cases"].values():
+        assert [len(case["all_seconds"][which]) for which in ("ours", "plain")] == [2, 2]
+        assert min(case["seconds"].values()) > 0 and min(case["peak_mib"].values()) > 0
+        assert case["time_ratio"] == case["seconds"]["ours"] / case["seconds"]["plain"]
 
 
 def test_overhead_figures(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_python_compiles(block: str) -> None:
 def test_python_that_opens_a_corpus_runs(
     quickstart_corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (block,) = [block for block in blocks("python") if "open_corpus" in block]
+    (block,) = [block for block in blocks("python") if "corpus.traces" in block]
     monkeypatch.chdir(quickstart_corpus)
     names: dict[str, Any] = {}
     exec(block, names)

@@ -66,7 +66,7 @@ def generate(model: Path, texts: list[str], root: Path, **teacher: Any) -> Gener
             "teacher": {
                 "model": str(model),
                 "sampling": {"samples": SAMPLES, "temperature": 0.8, "max_tokens": MAX_TOKENS},
-                "soft_labels": {"min_prob": 0.001, "max_support": 64},
+                "soft_labels": {"min_prob": 0.001, "max_support": 64, "rounding": "float16"},
                 "engine": ENGINE,
                 **teacher,
             },
@@ -83,7 +83,7 @@ def exact_settings(model: Path, root: Path, sources: list[dict[str, Any]], **tea
         "model": str(model),
         "dtype": "float32",
         "sampling": {"temperature": 0.0},
-        "soft_labels": {"min_prob": 0.0, "max_support": SUPPORT},
+        "soft_labels": {"min_prob": 0.0, "max_support": SUPPORT, "rounding": "float16"},
         "engine": engine_of(max_num_seqs=16),
     }
     storage = {"shard_size": 8, "flush_rows": 2}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distill_data.config import EXECUTION_OPTIONS, Config, FromConfig, Sampling
+from distill_data.config import EXECUTION_OPTIONS, Config, FromConfig, Loss, Sampling
 from distill_data.config_file import load_config
 from distill_data.errors import ConfigError
 from distill_data.prompt_config import SamplingOverrides
@@ -140,6 +140,12 @@ def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expect
          "false, lists"),
         ("student={model: x/y, train: {loss: {kl: 0, cross_entropy: 0}}}",
          "student.train.loss: kl and cross_entropy are both 0: give at least one a weight"),
+        ("student={model: x/y, train: {loss: {temperature: 2}}}",
+         "student.train.loss: temperature is 2 and objective forward_kl, whose tail cannot be tempered: set "
+         "temperature: 1 or objective: renormalised_kl"),
+        ("student={model: x/y, train: {loss: {objective: reverse_kl, beta: 0.5}}}",
+         "student.train.loss: beta is 0.5 and objective reverse_kl, which has none: leave beta out or set objective: "
+         "jsd"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_quoted_with_what_would_do(tmp_path: Path, override: str, expected: str) -> None:
@@ -402,3 +408,14 @@ def test_overrides_replace_only_what_they_name() -> None:
 def test_what_can_be_scored_loads(tmp_path: Path, columns: str) -> None:
     source = f"prompts.0={{source: dataset, path: x.jsonl, {columns}}}"
     assert load(tmp_path, "teacher.mode=score", source).teacher.mode == "score"
+
+
+def test_a_new_key_of_the_loss_names_other_students_only_where_it_is_set() -> None:
+    """The dump is hashed into a student's name."""
+    assert Loss().model_dump() == {"kl": 1.0, "cross_entropy": 0.1}
+    assert Loss(objective="forward_kl", temperature=1.0).model_dump() == Loss().model_dump()
+    jsd = Loss(objective="jsd", beta=0.1)
+    assert jsd.model_dump() == {"objective": "jsd", "beta": 0.1, "kl": 1.0, "cross_entropy": 0.1}
+    assert Loss(objective="jsd", beta=0.5).model_dump() == Loss(objective="jsd").model_dump()
+    for loss in (Loss(), jsd, Loss(objective="jsd"), Loss(objective="renormalised_kl", temperature=2.0)):
+        assert Loss.model_validate(loss.model_dump()) == loss

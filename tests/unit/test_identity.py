@@ -143,8 +143,10 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "sampling.stop_token_ids": ([7], True),
     "sampling.seed": (9, True),
     "retry_truncated": ({"max_tokens": 999}, False),
+    "soft_labels.preset": ("compact", True),
     "soft_labels.min_prob": (0.01, True),
     "soft_labels.max_support": (9, True),
+    "soft_labels.rounding": ("float16", True),
     "reasoning.open_tag": ("<t>", False),
     "reasoning.close_tag": ("</t>", False),
     "reasoning.answer_pattern": ("x", False),
@@ -213,6 +215,14 @@ def test_what_is_only_scored_does_not_depend_on_sampling() -> None:
     }
     assert scored == {id_of({"mode": "score"})}
     assert "sampling" not in teacher_ingredients(config.Teacher(model="org/name", mode="score"), SOURCE)
+
+
+def test_a_preset_is_only_its_values() -> None:
+    balanced = {"soft_labels.min_prob": 0.001, "soft_labels.max_support": 64}
+    assert id_of(balanced) == id_of({}) == id_of({"soft_labels.preset": "balanced"})
+    assert id_of({"soft_labels.preset": "compact", **balanced}) == id_of({})
+    source = teacher_ingredients(config.Teacher(model="org/name"), SOURCE)
+    assert source["soft_labels"] == {"min_prob": 0.001, "max_support": 64}  # as before there were presets
 
 
 def test_the_order_of_stop_tokens_does_not_count() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from distill_data.build import assemble_version, generate_missing
-from distill_data.config import Config, Student
+from distill_data.config import Config, Student, Train
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import ModelError, StudentError
 from distill_data.models import load_tokenizer, resolve_model
@@ -58,14 +58,18 @@ def test_what_decides_the_weights_decides_the_name(config: Config) -> None:
     base = planned(config).folder
     assert base == Path(config.root) / "students" / base.name
     assert base.name.startswith("replayed-v1-")
-    same = [planned(config, evaluate={"max_traces": 3}).folder]
+    same = [
+        planned(config, evaluate={"max_traces": 3}).folder,
+        planned(config, train={**STUDENT["train"], "batching": "padded"}).folder,
+    ]
     others = [
         planned(config, train={**STUDENT["train"], "seed": 1}).folder,
+        planned(config, train={**STUDENT["train"], "batching": "packed"}).folder,
         planned(config, train={**STUDENT["train"], "loss": {"kl": 0.5}}).folder,
         planned(config, model={"from_config": LLAMA | {"hidden_size": 32}}).folder,
         planned(config, 2).folder,
     ]
-    assert same == [base]
+    assert set(same) == {base}
     assert len({base, *others}) == len(others) + 1
 
 
@@ -205,3 +209,25 @@ def test_a_teacher_with_another_tokenizer_is_refused(config: Config, tmp_path: P
     fresh = StudentPlan(job.config, job.student, job.corpus, tmp_path / "students" / "x")
     with pytest.raises(StudentError, match="was made with another tokenizer than that of"):
         train(fresh, lambda _: None)
+
+
+def test_a_batching_that_is_not_set_is_no_part_of_the_name() -> None:
+    """Students that were trained before there was a choice are found by their names."""
+    assert "batching" not in Train().model_dump(mode="json")
+    assert Train(batching="packed").model_dump()["batching"] == "packed"
+    assert Train.model_validate(Train().model_dump()) == Train()
+
+
+def test_training_reads_the_corpus_from_a_mapped_file(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path | None] = []
+    mapped = Corpus.mapped
+
+    def watch(self: Corpus, family: str, split: str, folder: Path | None = None) -> Any:
+        seen.append(folder)
+        return mapped(self, family, split, folder)
+
+    monkeypatch.setattr(Corpus, "mapped", watch)
+    job = planned(config, train={**STUDENT["train"], "seed": 14})
+    train(job, lambda _: None)
+    (folder,) = seen
+    assert folder is not None and folder.parent == job.folder.parent  # on the disk that students are on

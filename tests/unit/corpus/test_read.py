@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -137,6 +138,7 @@ def test_a_file_that_is_not_there_whole_is_named(corpus: Corpus, damage: Callabl
         lambda: corpus.head("soft_labels", "train", 1),
         lambda: corpus.soft_labels(),
         lambda: corpus.reader(),
+        lambda: corpus.stream(),
     ):
         with pytest.raises(CorpusError, match=rf"{file} cannot be read \(.*\): run `distill-data corpus verify`"):
             look()
@@ -159,3 +161,34 @@ def test_soft_label_columns_are_split_into_byte_streams(corpus: Corpus) -> None:
         column = columns[f"{name}.list.element"]
         assert column.compression == "ZSTD"
         assert set(column.encodings) == {"RLE", "BYTE_STREAM_SPLIT"}  # RLE: list lengths
+
+
+def test_a_mapped_table_is_the_table_and_not_in_memory(corpus: Corpus, tmp_path: Path) -> None:
+    expected = corpus.table("soft_labels")
+    before = pa.total_allocated_bytes()
+    mapped = corpus.mapped("soft_labels", "train", tmp_path)
+    assert pa.total_allocated_bytes() - before < expected.nbytes / 10
+    assert mapped.equals(expected)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("distill-data-")]
+    with pytest.raises(CorpusError, match=r"cannot lay out soft_labels of sums@v1 in .*nowhere: No such file.*TMPDIR"):
+        corpus.mapped("soft_labels", "train", tmp_path / "nowhere")
+    with pytest.raises(CorpusError, match=r"'logits' is no file family"):
+        corpus.mapped("logits", "train")
+
+
+def test_row_groups_are_the_rows_in_their_order(corpus: Corpus) -> None:
+    groups = corpus.row_groups("soft_labels", "train")
+    assert {group.path for group in groups} == set(corpus.files("soft_labels", "train"))
+    columns = ["trace_id", "support_ids"]
+    read = pa.Table.from_batches([batch for group in groups for batch in group.batches(columns, 3)])
+    assert read.equals(corpus.table("soft_labels").select(columns))
+
+
+def test_a_stream_gives_the_traces_of_its_split(corpus: Corpus) -> None:
+    reader, stream = corpus.reader(), corpus.stream(seed=3)
+    assert stream.traces == len(reader)
+
+    def contents(rows: Iterable[dict[str, np.ndarray]]) -> list[str]:
+        return sorted(json.dumps({name: values.tolist() for name, values in row.items()}) for row in rows)
+
+    assert contents(stream) == contents(reader[index] for index in range(len(reader)))

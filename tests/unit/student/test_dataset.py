@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from distill_data.errors import StudentError
-from distill_data.student.dataset import SoftLabelCollator, SoftLabelDataset
-from tests.unit.student.conftest import TRACES, label_table
+from distill_data.student.dataset import SoftLabelDataset
+from tests.unit.student.conftest import label_table
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -74,42 +72,3 @@ def test_a_trace_whose_columns_do_not_fit_is_named(changes: dict[str, Any]) -> N
     table = label_table([row(), row(trace_id="bad-one", **changes), row()])
     with pytest.raises(StudentError, match=r"bad-one do not fit .*\(1 such traces\).*corpus verify"):
         SoftLabelDataset(table, max_length=100)
-
-
-def test_batch_is_aligned_with_the_logits_that_predict() -> None:
-    other = row(
-        prompt_token_ids=[4],
-        completion_token_ids=[3, 2],
-        sampled_logprobs=[-1.0, -2.0],
-        support_counts=[1, 1],
-        support_ids=[3, 2],
-        support_logprobs=[-0.25, -0.125],
-    )
-    dataset = SoftLabelDataset(label_table([row(), other]), max_length=10)
-    batch = SoftLabelCollator(pad_token_id=99)([dataset[0], dataset[1]])
-    inf = float("inf")
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [4, 3, 2, 99, 99]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
-    assert batch["label_mask"].int().tolist() == [[0, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
-    assert batch["target_ids"].tolist() == [7, 8, 9, 3, 2]
-    assert batch["support_ids"].tolist() == [[7, 1, 0], [8, 0, 0], [2, 9, 3], [3, 0, 0], [2, 0, 0]]
-    assert batch["support_logprobs"].tolist() == [
-        [-0.5, -1.0, -inf],
-        [0.0, -inf, -inf],
-        [-1.0, -2.0, -4.0],
-        [-0.25, -inf, -inf],
-        [-0.125, -inf, -inf],
-    ]
-    assert batch["support_ids"].dtype == torch.int64 and batch["support_logprobs"].dtype == torch.float32
-    torch.testing.assert_close(batch["sampled_logprobs"], torch.tensor([-0.1, -0.2, -0.3, -1.0, -2.0]))
-
-
-def test_batches_hold_exactly_the_ids_of_their_traces(labels: pa.Table) -> None:
-    dataset = SoftLabelDataset(labels, max_length=1000)
-    rows = [dataset[i] for i in range(TRACES)]
-    batch = SoftLabelCollator()(rows)
-    shifted = batch["label_mask"].roll(1, dims=1)
-    assert (batch["input_ids"][shifted] == batch["target_ids"]).all()
-    for item, ids, mask in zip(rows, batch["input_ids"], batch["attention_mask"].bool(), strict=True):
-        whole = np.concatenate([item["prompt_token_ids"], item["completion_token_ids"]])
-        assert ids[mask].tolist() == whole.tolist()

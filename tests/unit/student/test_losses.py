@@ -1,15 +1,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from distill_data.config import Loss
-from distill_data.student.losses import bucket_entropy, cross_entropy, mixed_loss, tail_bucket_kl
+from distill_data.student.losses import (
+    bucket_entropy,
+    cross_entropy,
+    generalised_jsd,
+    mixed_loss,
+    renormalised_kl,
+    reverse_kl,
+    sampled_cross_entropy,
+    tail_bucket_kl,
+)
 
 VOCABULARY = 50
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "forward": tail_bucket_kl,
+    "reverse": reverse_kl,
+    "jsd 0.1": partial(generalised_jsd, beta=0.1),
+    "jsd 0.5": partial(generalised_jsd, beta=0.5),
+    "jsd 0.9": partial(generalised_jsd, beta=0.9),
+    "renormalised": renormalised_kl,
+    "renormalised, cold": partial(renormalised_kl, temperature=0.5),
+    "renormalised, hot": partial(renormalised_kl, temperature=3.0),
+}
+CONFIGS = [
+    Loss(kl=0.7, cross_entropy=0.3),
+    Loss(objective="reverse_kl", kl=0.7, cross_entropy=0.3),
+    Loss(objective="jsd", beta=0.1, kl=0.7, cross_entropy=0.3),
+    Loss(objective="renormalised_kl", temperature=2.0, kl=0.7, cross_entropy=0.3),
+]
+every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+every_config = pytest.mark.parametrize("weights", CONFIGS, ids=lambda weights: weights.objective)
 
 
 def teacher_support(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -17,8 +46,35 @@ def teacher_support(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return top.indices, top.values
 
 
-def dense_kl(logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
-    """The definition, one position and one token at a time, in float64."""
+def distance(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q), where nothing of p is impossible in q."""
+    there = p > 0
+    return (p[there] * (p[there] / q[there]).log()).sum()
+
+
+def tempered(p: Tensor, temperature: float) -> Tensor:
+    powers = p ** (1 / temperature)
+    return powers / powers.sum()
+
+
+def jensen_shannon(p: Tensor, q: Tensor, beta: float) -> Tensor:
+    middle = beta * p + (1 - beta) * q
+    return beta * distance(p, middle) + (1 - beta) * distance(q, middle)
+
+
+DEFINITIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "forward": distance,
+    "reverse": lambda p, q: distance(q, p),
+    **{f"jsd {beta}": partial(jensen_shannon, beta=beta) for beta in (0.1, 0.5, 0.9)},
+    **{
+        name: lambda p, q, t=t: t**2 * distance(tempered(p, t), tempered(q, t))
+        for name, t in (("renormalised", 1.0), ("renormalised, cold", 0.5), ("renormalised, hot", 3.0))
+    },
+}
+
+
+def by_definition(name: str, logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
+    """One position and one token at a time, in float64, from whole distributions."""
     result = []
     for row, row_ids, row_logprobs in zip(logits.double(), ids, logprobs.double(), strict=True):
         student = row.softmax(0)
@@ -26,10 +82,15 @@ def dense_kl(logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
         p, q = row_logprobs[real].exp(), student[row_ids[real]]
         inside = torch.zeros(len(row), dtype=torch.bool)
         inside[row_ids[real]] = True
-        tail_p, tail_q = max(0.0, 1 - p.sum().item()), student[~inside].sum().item()
-        tail = tail_p * math.log(tail_p / tail_q) if tail_p > 0 and tail_q > 0 else 0.0
-        result.append((p * (p / q).log()).sum().item() + tail)
-    return torch.tensor(result, dtype=torch.float64)
+        if not name.startswith("renormalised") and not inside.all():
+            p = torch.cat([p, (1 - p.sum()).clamp_min(0)[None]])
+            q = torch.cat([q, student[~inside].sum()[None]])
+        result.append(DEFINITIONS[name](p, q))
+    return torch.stack(result)
+
+
+def dense_kl(logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
+    return by_definition("forward", logits, ids, logprobs)
 
 
 def student_and_teacher(rows: int = 6) -> tuple[Tensor, Tensor]:
@@ -38,14 +99,57 @@ def student_and_teacher(rows: int = 6) -> tuple[Tensor, Tensor]:
     return logits[0], logits[1]
 
 
-@pytest.mark.parametrize("width", [1, 7, VOCABULARY - 1, VOCABULARY])
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 2e-5)])
-def test_kl_is_the_definition(width: int, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("width", [1, 7, 30, VOCABULARY])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 1e-4)])
+def test_a_loss_is_its_definition(name: str, width: int, dtype: torch.dtype, tolerance: float) -> None:
     student, teacher = student_and_teacher()
     ids, logprobs = teacher_support(teacher, width)
-    kl = tail_bucket_kl(student.to(dtype), ids, logprobs.to(dtype))
-    assert kl.dtype == dtype
-    torch.testing.assert_close(kl.double(), dense_kl(student, ids, logprobs), atol=tolerance, rtol=tolerance)
+    ours = LOSSES[name](student.to(dtype), ids, logprobs.to(dtype))
+    assert ours.dtype == dtype
+    expected = by_definition(name, student, ids, logprobs)
+    assert width == 1 or (expected > 1e-3).all()
+    torch.testing.assert_close(ours.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@every_loss
+def test_no_distance_from_itself(loss: Callable[..., Tensor]) -> None:
+    student, _ = student_and_teacher()
+    for width in (1, 7, VOCABULARY):
+        ids, logprobs = teacher_support(student, width)
+        torch.testing.assert_close(loss(student, ids, logprobs), torch.zeros(6, dtype=torch.float64))
+
+
+@every_loss
+def test_bfloat16_logits_are_computed_with_in_float32(loss: Callable[..., Tensor]) -> None:
+    student, teacher = student_and_teacher()
+    ids, logprobs = teacher_support(teacher, 7)
+    rounded = student.bfloat16()
+    ours = loss(rounded, ids, logprobs.float())
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, loss(rounded.float(), ids, logprobs.float()))
+
+
+def test_an_empty_tail_of_the_teacher_counts_a_little_in_the_reverse_kl() -> None:
+    logits = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
+    logprobs = torch.tensor([[0.5, 0.5]], dtype=torch.float64).log()
+    kl = reverse_kl(logits, torch.tensor([[1, 2]]), logprobs)
+    assert kl.item() == pytest.approx(2 * 0.25 * math.log(0.5) + 0.5 * math.log(0.5 / 1e-7))
+    whole = torch.cat([logprobs, torch.full((1, 2), -torch.inf)], 1)
+    assert reverse_kl(logits, torch.tensor([[1, 2, 0, 0]]), whole).item() == pytest.approx(kl.item())
+    two = torch.zeros(1, 2, dtype=torch.float64)
+    assert reverse_kl(two, torch.tensor([[0, 1]]), logprobs).item() == pytest.approx(0.0)
+
+
+def test_jsd_has_both_kls_as_limits() -> None:
+    student, teacher = student_and_teacher()
+    ids, logprobs = teacher_support(teacher, 7)
+    jsd = partial(generalised_jsd, student, ids, logprobs)
+    forward, reverse = tail_bucket_kl(student, ids, logprobs), reverse_kl(student, ids, logprobs)
+    torch.testing.assert_close(jsd(beta=1e-7) / 1e-7, forward, rtol=1e-3, atol=0)
+    torch.testing.assert_close(jsd(beta=1 - 1e-7) / 1e-7, reverse, rtol=1e-3, atol=0)
+    torch.testing.assert_close(jsd(beta=0.0), forward)
+    torch.testing.assert_close(jsd(beta=1.0), reverse)
 
 
 def test_full_support_is_the_whole_kl() -> None:
@@ -57,25 +161,30 @@ def test_full_support_is_the_whole_kl() -> None:
     torch.testing.assert_close(tail_bucket_kl(student, ids, logprobs), whole.sum(1))
 
 
-def test_padded_entries_change_nothing_even_where_token_0_is_real() -> None:
+@every_loss
+def test_padded_entries_change_nothing_even_where_token_0_is_real(loss: Callable[..., Tensor]) -> None:
     student, teacher = student_and_teacher(rows=2)
     teacher[0, 0] = 9.0  # token 0 leads row 0 and is outside row 1's support
     teacher[1, 0] = -9.0
     ids, logprobs = teacher_support(teacher, 3)
     padded_ids = torch.cat([ids, torch.zeros(2, 4, dtype=torch.int64)], 1)
     padded_logprobs = torch.cat([logprobs, torch.full((2, 4), -torch.inf)], 1)
-    torch.testing.assert_close(
-        tail_bucket_kl(student, padded_ids, padded_logprobs), tail_bucket_kl(student, ids, logprobs)
-    )
+    student.requires_grad_()
+    padded, bare = loss(student, padded_ids, padded_logprobs), loss(student, ids, logprobs)
+    torch.testing.assert_close(padded, bare)
+    gradients = [torch.autograd.grad(values.sum(), student)[0] for values in (padded, bare)]
+    torch.testing.assert_close(*gradients)
 
 
-def test_padded_vocabulary_belongs_to_the_tail() -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_padded_vocabulary_belongs_to_the_tail(name: str) -> None:
     student, teacher = student_and_teacher()
+    loss = LOSSES[name]
     ids, logprobs = teacher_support(teacher, 5)
     wide = torch.cat([student, torch.zeros(len(student), 14, dtype=torch.float64)], 1)
-    torch.testing.assert_close(tail_bucket_kl(wide, ids, logprobs), dense_kl(wide, ids, logprobs))
+    torch.testing.assert_close(loss(wide, ids, logprobs), by_definition(name, wide, ids, logprobs))
     never = torch.cat([student, torch.full((len(student), 14), -1e4, dtype=torch.float64)], 1)
-    torch.testing.assert_close(tail_bucket_kl(never, ids, logprobs), tail_bucket_kl(student, ids, logprobs))
+    torch.testing.assert_close(loss(never, ids, logprobs), loss(student, ids, logprobs))
 
 
 def test_labels_rounded_above_one_have_no_tail_and_no_negative_kl() -> None:
@@ -94,14 +203,23 @@ def test_student_tail_keeps_its_digits_when_the_support_has_nearly_all_mass() ->
     assert tail_bucket_kl(logits, torch.tensor([[3]]), logprobs).item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("width", [1, 4, 8])
-def test_gradient(width: int) -> None:
+def small_problem(width: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     student = torch.randn(3, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    ids, logprobs = teacher_support(torch.randn(3, 8, generator=generator), width)
+    return student, *teacher_support(torch.randn(3, 8, generator=generator), width)
+
+
+@every_loss
+@pytest.mark.parametrize("width", [1, 4, 8])
+def test_gradient(loss: Callable[..., Tensor], width: int) -> None:
+    student, ids, logprobs = small_problem(width)
+    assert torch.autograd.gradcheck(lambda z: loss(z, ids, logprobs), (student,))
+
+
+@every_config
+def test_gradient_of_the_mixed_loss(weights: Loss) -> None:
+    student, ids, logprobs = small_problem(4)
     targets = torch.tensor([0, 3, 7])
-    assert torch.autograd.gradcheck(lambda z: tail_bucket_kl(z, ids, logprobs), (student,))
-    weights = Loss(kl=0.7, cross_entropy=0.3)
     assert torch.autograd.gradcheck(lambda z: mixed_loss(z, targets, ids, logprobs, weights).total, (student,))
 
 
@@ -114,13 +232,14 @@ def test_gradient(width: int) -> None:
         pytest.param([[math.log(0.6), math.log(0.42)]], id="over 1"),
     ],
 )
-@pytest.mark.parametrize("peak", [0.0, 300.0, -300.0])
-def test_gradient_is_finite(logprobs: list[list[float]], peak: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("peak", [0.0, 300.0, -300.0, 3e4, -3e4])
+@every_config
+def test_gradient_is_finite(weights: Loss, logprobs: list[list[float]], peak: float, dtype: torch.dtype) -> None:
     logits = torch.zeros(1, 5, dtype=dtype)
     logits[0, 1] = peak
     logits.requires_grad_()
     ids = torch.tensor([[1, 2]])
-    losses = mixed_loss(logits, torch.tensor([4]), ids, torch.tensor(logprobs), Loss())
+    losses = mixed_loss(logits, torch.tensor([4]), ids, torch.tensor(logprobs), weights)
     losses.total.backward()
     assert logits.grad is not None
     assert math.isfinite(losses.total.item())
@@ -135,6 +254,23 @@ def test_whole_tiny_vocabulary_with_a_rounded_tail_is_finite() -> None:
     assert logits.grad is not None
     assert kl.item() == pytest.approx(0.6 * math.log(1.2) + 0.39 * math.log(0.78), abs=1e-6)
     assert torch.isfinite(logits.grad).all()
+
+
+def test_mixed_loss_takes_the_objective_of_the_config() -> None:
+    student, teacher = student_and_teacher()
+    ids, logprobs = teacher_support(teacher, 5)
+    targets = torch.zeros(6, dtype=torch.int64)
+    expected = {
+        "forward": Loss(),
+        "reverse": Loss(objective="reverse_kl"),
+        "jsd 0.5": Loss(objective="jsd"),
+        "jsd 0.1": Loss(objective="jsd", beta=0.1),
+        "renormalised": Loss(objective="renormalised_kl"),
+        "renormalised, hot": Loss(objective="renormalised_kl", temperature=3.0),
+    }
+    for name, weights in expected.items():
+        losses = mixed_loss(student, targets, ids, logprobs, weights)
+        torch.testing.assert_close(losses.kl, LOSSES[name](student, ids, logprobs).mean())
 
 
 def test_mixed_loss_is_the_weighted_mean() -> None:
@@ -158,3 +294,47 @@ def test_bucket_entropy_bounds_the_entropy_from_below() -> None:
     assert (bounds[0] < bounds[1]).all() and (bounds[1] < entropy).all()
     torch.testing.assert_close(bounds[2], entropy, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(bucket_entropy(torch.tensor([[0.0, -math.inf]])), torch.zeros(1))
+
+
+def drawn_labels(teacher: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+    """Unique ids of so many draws from every row's distribution, and weights count / draws."""
+    drawn = torch.multinomial(teacher.softmax(1), draws, replacement=True, generator=torch.Generator().manual_seed(7))
+    counts = torch.zeros_like(teacher).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=teacher.dtype))
+    weights, ids = counts.sort(1, descending=True)
+    return ids[:, :draws], weights[:, :draws] / draws
+
+
+def test_sampled_labels_are_unbiased_in_value_and_gradient() -> None:
+    """The mean over 20,000 sets of 10 draws is within 5 standard errors of the dense value and gradient."""
+    student, teacher = (logits[:1] for logits in student_and_teacher())
+    repeats, draws = 20_000, 10
+    logits = student.expand(repeats, -1).clone().requires_grad_()
+    values = sampled_cross_entropy(logits, *drawn_labels(teacher.expand(repeats, -1), draws))
+    (gradients,) = torch.autograd.grad(values.sum(), logits)
+    p = teacher[0].softmax(0)
+    dense = student[0].softmax(0) - p  # that of KL(teacher || student)
+    assert ((gradients.mean(0) - dense).abs() <= 5 * (p * (1 - p) / (draws * repeats)).sqrt() + 1e-15).all()
+    expected = -(p * student[0].log_softmax(0)).sum()
+    assert abs(values.mean() - expected) <= 5 * values.std() / math.sqrt(repeats)
+
+
+def test_the_error_bound_tells_a_cut_support_from_a_sampled_one() -> None:
+    student, teacher = (logits[:1] for logits in student_and_teacher())
+    student.requires_grad_()
+    (cut,) = torch.autograd.grad(renormalised_kl(student, *teacher_support(teacher, 10)).sum(), student)
+    p = teacher[0].softmax(0)
+    dense = student[0].detach().softmax(0) - p
+    assert ((cut[0] - dense).abs() > 5 * (p * (1 - p) / 200_000).sqrt() + 1e-15).any()
+
+
+def test_sampled_weights_of_the_whole_distribution_are_the_dense_cross_entropy() -> None:
+    student, teacher = student_and_teacher()
+    p = teacher.softmax(1)
+    everything = torch.arange(VOCABULARY).expand(6, -1)
+    torch.testing.assert_close(sampled_cross_entropy(student, everything, p), -(p * student.log_softmax(1)).sum(1))
+    ids = torch.tensor([[3, 5, 0]]).expand(6, -1)  # the last is padding
+    weights = torch.tensor([[0.75, 0.25, 0.0]], dtype=torch.float64).expand(6, -1)
+    expected = 0.75 * cross_entropy(student, ids[:, 0]) + 0.25 * cross_entropy(student, ids[:, 1])
+    torch.testing.assert_close(sampled_cross_entropy(student, ids, weights), expected)
+    small = student[:2, :8].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: sampled_cross_entropy(z, ids[:2], weights[:2]), (small,))

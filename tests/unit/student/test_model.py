@@ -15,7 +15,7 @@ from transformers.utils import logging
 from distill_data.config import FromConfig, Student, Train
 from distill_data.errors import ConfigError, ModelError, StudentError
 from distill_data.models import tokenizer_fingerprint
-from distill_data.student.dataset import SoftLabelCollator
+from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.forward import label_logits, quiet_transformers
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size

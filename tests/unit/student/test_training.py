@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from distill_data.config import Evaluate, FromConfig, Loss, Student, Train
-from distill_data.errors import StudentError
+from distill_data.errors import ModelError, StudentError
+from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.evaluation import evaluate_student
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.trainer import TrainProgress
@@ -156,3 +157,45 @@ def test_misfits_are_refused_before_training(labels: pa.Table, tokenizer: Any, v
     with pytest.raises(StudentError, match="longer than max_length 3"):
         fit(student(vocabulary, max_length=3), labels, tokenizer, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_packed_batches_train_the_same_student(
+    labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    padded = fit(student(vocabulary), labels, tokenizer, tmp_path / "padded")
+    packed = fit(student(vocabulary, batching="packed"), labels, tokenizer, tmp_path / "packed")
+    assert packed.tokens == padded.tokens
+    assert [p.loss for p in packed.loss_curve] == pytest.approx([p.loss for p in padded.loss_curve], rel=1e-4)
+    report = json.loads((packed.folder / "training.json").read_text())
+    assert report["student"]["train"]["batching"] == "packed"
+
+
+def test_length_grouped_batches_hold_traces_of_a_length(
+    labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def padding(batching: str) -> float:
+        masks: list[torch.Tensor] = []
+
+        def collate(self: Any, rows: Any) -> Any:
+            masks.append(original(self, rows)["attention_mask"])
+            return original(self, rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SoftLabelCollator, "__call__", collate)
+            config = student(vocabulary, steps=10, batch_size=4, batching=batching)
+            result = fit(config, labels, tokenizer, tmp_path / batching)
+        assert result.tokens == sum(int(mask.sum()) for mask in masks[:10]) == sum(lengths)
+        return sum(int((1 - mask).sum()) for mask in masks[:10])
+
+    rows = labels.select(["prompt_token_ids", "completion_token_ids"]).to_pylist()
+    lengths = [len(row["prompt_token_ids"]) + len(row["completion_token_ids"]) for row in rows]
+    original = SoftLabelCollator.__call__
+    assert padding("length_grouped") < 0.8 * padding("padded")
+
+
+def test_packing_is_refused_before_training(labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path) -> None:
+    fields = {"model_type": "bloom", "vocab_size": vocabulary, "hidden_size": 64, "n_layer": 1, "n_head": 2}
+    config = student(vocabulary, batching="packed")
+    bloom = FromConfig(from_config=fields | {"initializer_range": 0.3})
+    with pytest.raises(ModelError, match="packed traces see each other"):
+        fit(config.model_copy(update={"model": bloom}), labels, tokenizer, tmp_path)

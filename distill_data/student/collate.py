@@ -1,0 +1,122 @@
+"""Traces to batches of tensors, padded or packed, aligned with the logits.
+
+Logits at position P+t-1 predict completion token t (P prompt tokens). A batch marks those positions in `label_mask`;
+its label tensors hold one row per marked position, in the order of `logits[label_mask]`:
+
+target_ids int64 [N], sampled_logprobs float32 [N], support_ids int64 [N, K] padded with 0, support_logprobs float32
+[N, K] padded with -inf, and tail_logprobs float32 [N]: log of the probability outside the support, -inf for none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_data.records import SoftLabels
+from distill_data.soft_labels import pad_support, support_offsets
+from distill_data.student.blocks import Row
+
+Batch = dict[str, Tensor]
+_LABEL_COLUMNS = ("completion_token_ids", *SoftLabels.__dataclass_fields__)
+_FILL = {"support_ids": 0, "target_ids": 0, "support_logprobs": -torch.inf, "tail_logprobs": -torch.inf}
+
+
+class SoftLabelCollator:
+    """B traces padded on the right to the L tokens of the longest, with K the widest support.
+
+    input_ids int64 [B, L], attention_mask int64 [B, L], label_mask bool [B, L] and the label tensors.
+    """
+
+    def __init__(self, pad_token_id: int = 0):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[Row]) -> Batch:
+        """One batch of these traces."""
+        prompts, lengths = _lengths(rows)
+        prompts, lengths = prompts[:, None], lengths[:, None]
+        positions = np.arange(lengths.max())
+        filled = positions < lengths
+        input_ids = np.full(filled.shape, self.pad_token_id, np.int64)
+        input_ids[filled] = _tokens(rows)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": filled.astype(np.int64),
+            "label_mask": _predicts_completion(positions, prompts, lengths),
+        }
+        return {name: torch.from_numpy(values) for name, values in inputs.items()} | _labels(rows)
+
+
+class PackedCollator:
+    """Traces laid end to end in one row of L tokens, without padding, as transformers' DataCollatorWithFlattening does.
+
+    input_ids int64 [1, L], position_ids int64 [1, L] that start at 0 with every trace, label_mask bool [1, L] and the
+    label tensors. There is no attention_mask: from position_ids alone transformers keeps each trace's attention to
+    itself, by block-diagonal masks or flash attention's cu_seqlens (`model.check_packing` tries it).
+    """
+
+    def __call__(self, rows: list[Row]) -> Batch:
+        """One batch of these traces."""
+        prompts, lengths = _lengths(rows)
+        starts = np.cumsum(lengths) - lengths
+        positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+        mask = _predicts_completion(positions, np.repeat(prompts, lengths), np.repeat(lengths, lengths))
+        inputs = {"input_ids": _tokens(rows).astype(np.int64), "position_ids": positions, "label_mask": mask}
+        return {name: torch.from_numpy(values)[None] for name, values in inputs.items()} | _labels(rows)
+
+
+def as_rectangle(batch: Batch) -> Batch:
+    """The label tensors as [B, L] and [B, L, K], for losses that want a row for every position.
+
+    Positions that `label_mask` does not mark hold id 0 and log-probability -inf. The collators' own [N, K] form leaves
+    them out: prompts and padding cost nothing there.
+    """
+    mask = batch["label_mask"]
+    rectangle = {}
+    for name, fill in _FILL.items():
+        values = batch[name]
+        rectangle[name] = values.new_full((*mask.shape, *values.shape[1:]), fill)
+        rectangle[name][mask] = values
+    return rectangle
+
+
+def _lengths(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt tokens, and prompt and completion tokens, of every trace: int64 [B] each."""
+    prompts = np.array([len(row["prompt_token_ids"]) for row in rows])
+    return prompts, prompts + np.array([len(row["completion_token_ids"]) for row in rows])
+
+
+def _tokens(rows: list[Row]) -> np.ndarray:
+    """Prompt and completion of one trace after the other: int32."""
+    return np.concatenate([row[name] for row in rows for name in ("prompt_token_ids", "completion_token_ids")])
+
+
+def _predicts_completion(positions: np.ndarray, prompts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return (positions >= prompts - 1) & (positions < lengths - 1)
+
+
+def _labels(rows: list[Row]) -> Batch:
+    """The label tensors of the traces' completion tokens, trace after trace."""
+    flat = {name: torch.from_numpy(np.concatenate([row[name] for row in rows])) for name in _LABEL_COLUMNS}
+    logprobs = flat["support_logprobs"].float()  # torch widens float16 in a fifth of numpy's time
+    labels = SoftLabels(
+        sampled_logprobs=flat["sampled_logprobs"].numpy(),
+        support_counts=flat["support_counts"].numpy(),
+        support_ids=flat["support_ids"].long().numpy(),
+        support_logprobs=logprobs.numpy(),
+    )
+    support_ids, support_logprobs = map(torch.from_numpy, pad_support(labels))
+    return {
+        "target_ids": flat["completion_token_ids"].long(),
+        "sampled_logprobs": flat["sampled_logprobs"],
+        "support_ids": support_ids,
+        "support_logprobs": support_logprobs,
+        "tail_logprobs": (1.0 - _mass(logprobs, labels.support_counts)).clamp_min_(0.0).log_(),
+    }
+
+
+def _mass(logprobs: Tensor, counts: np.ndarray) -> Tensor:
+    """Probability of every position's support: float32 [N]. Padding would be half of the work."""
+    if len(logprobs) == len(counts) * int(counts.max()):
+        return logprobs.view(len(counts), -1).exp().sum(1)
+    return torch.from_numpy(np.add.reduceat(logprobs.exp().numpy(), support_offsets(counts)[:-1]))

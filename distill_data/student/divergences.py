@@ -1,0 +1,120 @@
+"""How far a student is from its teacher, position by position, as functions of a few numbers per position.
+
+Every objective is a function of the student's logits on the teacher's support and of two logsumexps; so its
+gradient by a whole vocabulary's logits follows from a few derivatives (`chunked_loss`). N positions, V student
+tokens, K the widest support; float32, or float64 where the logits are float64. Results are nats, [N].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from distill_data.config import Loss
+
+MASKED = -1e30  # finite: a row whose whole vocabulary is masked still has a gradient
+LEAST_TAIL = 1e-7  # what the reverse KL takes for a teacher's empty tail, as TRL's tail bucket does
+
+
+class StudentView(NamedTuple):
+    """Logits of the support [N, K], the logsumexp [N] of the tokens outside it and of all, and V.
+
+    Where the support has no entry, its logit may be anything finite.
+    """
+
+    support: Tensor
+    log_rest: Tensor
+    log_total: Tensor
+    vocabulary: int
+
+
+def view(support: Tensor, log_rest: Tensor, real: Tensor, vocabulary: int) -> StudentView:
+    """What is to be known of the student; `real` is bool [N, K], the entries that are there."""
+    log_support = torch.logsumexp(support.masked_fill(~real, MASKED), 1)
+    return StudentView(support, log_rest, torch.logaddexp(log_support, log_rest), vocabulary)
+
+
+def divergence(loss: Loss, student: StudentView, support_logprobs: Tensor) -> Tensor:
+    """The divergence that `loss.objective` names; support_logprobs [N, K] is -inf where there is no entry."""
+    if loss.objective == "renormalised_kl":
+        return renormalised_kl(student, support_logprobs, loss.temperature)
+    if loss.objective == "reverse_kl":
+        return reverse_kl(student, support_logprobs)
+    if loss.objective == "jsd":
+        return generalised_jsd(student, support_logprobs, loss.beta)
+    return forward_kl(student, support_logprobs)
+
+
+def forward_kl(student: StudentView, support_logprobs: Tensor) -> Tensor:
+    """KL(teacher || student) over the support and the tail bucket."""
+    p, log_p, _, log_q = _buckets(student, support_logprobs)
+    return (p * (log_p - log_q)).sum(1)
+
+
+def reverse_kl(student: StudentView, support_logprobs: Tensor) -> Tensor:
+    """KL(student || teacher) over the support and the tail bucket; a teacher's tail counts as at least LEAST_TAIL."""
+    _, log_p, q, log_q = _buckets(student, support_logprobs, LEAST_TAIL)
+    return (q * (log_q - log_p)).sum(1)
+
+
+def generalised_jsd(student: StudentView, support_logprobs: Tensor, beta: float) -> Tensor:
+    """Generalised Jensen-Shannon divergence over the support and the tail bucket.
+
+    beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q; beta 0 and 1 stand for the limits in
+    direction, the forward and the reverse KL.
+    """
+    if beta == 0.0:
+        return forward_kl(student, support_logprobs)
+    if beta == 1.0:
+        return reverse_kl(student, support_logprobs)
+    p, log_p, q, log_q = _buckets(student, support_logprobs)
+    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    return (beta * p * (log_p - log_m) + (1.0 - beta) * q * (log_q - log_m)).sum(1)
+
+
+def renormalised_kl(student: StudentView, support_logprobs: Tensor, temperature: float) -> Tensor:
+    """temperature² KL(teacher || student), both tempered and normalised over the support alone."""
+    real = support_logprobs > -torch.inf
+    teacher = support_logprobs.to(student.support.dtype)
+    log_p = (teacher / temperature).masked_fill(~real, MASKED).log_softmax(1)
+    log_q = (student.support / temperature).masked_fill(~real, MASKED).log_softmax(1)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def sampled_cross_entropy(student: StudentView, weights: Tensor) -> Tensor:
+    """Cross-entropy of the student under weights [N, K] of tokens, 0 where there is no entry."""
+    return (weights.to(student.support.dtype) * (student.log_total[:, None] - student.support)).sum(1)
+
+
+def teacher_mass(support_logprobs: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities [N, K] of the support, 0 where there is no entry, and the tail [N], at least 0."""
+    p = support_logprobs.exp()
+    return p, (1.0 - p.sum(1)).clamp_min(0.0)
+
+
+class _Buckets(NamedTuple):
+    """Teacher p and student q on the support and, last, the tail: [N, K + 1]; p = q = 0 where there is no entry.
+
+    The logarithms are finite everywhere, so that 0 x log is 0, and its gradient too.
+    """
+
+    p: Tensor
+    log_p: Tensor
+    q: Tensor
+    log_q: Tensor
+
+
+def _buckets(student: StudentView, support_logprobs: Tensor, least_tail: float = 0.0) -> _Buckets:
+    real = support_logprobs > -torch.inf
+    teacher = support_logprobs.to(student.support.dtype)
+    p, tail = teacher_mass(teacher)
+    tail = tail.masked_fill(real.sum(1) >= student.vocabulary, 0.0)  # nothing is outside the support
+    log_tail = tail.clamp_min(max(least_tail, torch.finfo(tail.dtype).tiny)).log()
+    log_p = torch.cat([teacher.masked_fill(~real, 0.0), log_tail[:, None]], 1)
+    log_q = torch.cat([student.support, student.log_rest[:, None]], 1) - student.log_total[:, None]
+    absent = torch.cat([~real, torch.zeros_like(real[:, :1])], 1)
+    q = log_q.masked_fill(absent, MASKED).exp()
+    return _Buckets(torch.cat([p, tail[:, None]], 1), log_p, q, log_q)
