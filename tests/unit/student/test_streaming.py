@@ -89,7 +89,13 @@ def test_ranks_and_workers_share_every_trace(world: int, workers: int, groups: l
 
 def test_dataloader_workers_share_every_trace(groups: list[RowGroup]) -> None:
     stream = SoftLabelStream(groups, 100)
-    loader: Any = DataLoader(stream, batch_size=4, num_workers=2, collate_fn=SoftLabelCollator())
+    loader: Any = DataLoader(
+        stream,
+        batch_size=4,
+        num_workers=2,
+        collate_fn=SoftLabelCollator(),
+        multiprocessing_context="spawn",  # a forked worker would inherit what other tests left in this process
+    )
     batches = list(loader)
     assert sorted(int(number) for batch in batches for number in batch["input_ids"][:, 0]) == list(range(TRACES))
     stream.set_epoch(1)
