@@ -6,6 +6,8 @@ The modules in reading order, low to high; a module imports only what stands abo
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 prompt_config  what a section of the config is; the sections of prompt sources
+teacher_config  the section `teacher`: everything that decides what it says, and how it is run
+student_config  the section `student`: who learns, and what is minimised
 config         the config tree: every key, its type, default and meaning
 config_file    how YAML and `--set` become a config
 reference      README's configuration reference, made from the config classes

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from distill_data.config import Config, FromConfig
+from distill_data.config import Config
 from distill_data.errors import ConfigError
 from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, Section
+from distill_data.student_config import FromConfig
 
 _MERGE = "tag:yaml.org,2002:merge"
 # What PyYAML raises on a text that is no YAML, on 2024-13-45 as a date, and on thousands of nested brackets.

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from distill_data.build import BuildPlan, plan_build
-from distill_data.config import Config, Teacher
+from distill_data.config import Config
 from distill_data.errors import ConfigError, DistillDataError, InputError, ModelError
 from distill_data.estimate import estimate_build
 from distill_data.models import load_tokenizer
 from distill_data.prompts import PromptSet, load_prompts
 from distill_data.records import Prompt, table_to_prompts
 from distill_data.student.job import check_student
+from distill_data.teacher_config import Teacher
 from distill_data.teachers.rendering import RenderedPrompt, render_prompts, render_text
 from distill_data.teachers.vllm_reasoning import parser_splitter
 

@@ -19,6 +19,7 @@ def _can_be_hashed(options: dict[str, Any]) -> dict[str, Any]:
 
 
 Options = Annotated[dict[str, Any], AfterValidator(_can_be_hashed)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
 TopP = Annotated[float, Field(gt=0.0, le=1.0)]
 TokenIds = Annotated[list[NonNegativeInt], AfterValidator(lambda ids: sorted(set(ids)))]  # their order means nothing

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from distill_data.config import Reasoning
+from distill_data.teacher_config import Reasoning
 
 BOXED = "\\boxed{"
 ANSWER_PHRASE = re.compile(

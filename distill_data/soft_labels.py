@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from distill_data.config import Rounding, SoftLabelSelection
 from distill_data.records import SoftLabels
+from distill_data.teacher_config import Rounding, SoftLabelSelection
 
 # Mantissa bits of log p, by how unlikely the token is: |log p| < 1/2, < 1, < 2, < 4, < 8, and beyond. What an error of
 # log p does to a gradient is in proportion to p.

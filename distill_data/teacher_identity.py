@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distill_data import config
+from distill_data import teacher_config
 from distill_data.identity import teacher_id
 from distill_data.models import ModelSource, model_fingerprint, resolve_model
 
@@ -23,7 +23,7 @@ class TeacherIdentity:
         return teacher_id(self.ingredients)
 
 
-def identify_teacher(teacher: config.Teacher) -> TeacherIdentity:
+def identify_teacher(teacher: teacher_config.Teacher) -> TeacherIdentity:
     """Find the model and everything else that decides what it says; loads nothing.
 
     A branch of a hub model is pinned to the commit that the id is made of: a push during a long build changes nothing.
@@ -36,7 +36,7 @@ def identify_teacher(teacher: config.Teacher) -> TeacherIdentity:
     return TeacherIdentity(replace(source, revision=ingredients["model"].get("commit", source.revision)), ingredients)
 
 
-def teacher_ingredients(teacher: config.Teacher, source: ModelSource) -> dict[str, Any]:
+def teacher_ingredients(teacher: teacher_config.Teacher, source: ModelSource) -> dict[str, Any]:
     """Everything that changes what the teacher says, and nothing that does not.
 
     The model's fingerprint covers its tokenizer and chat template. How many samples are taken, how the text is
@@ -57,7 +57,7 @@ def teacher_ingredients(teacher: config.Teacher, source: ModelSource) -> dict[st
     }
 
 
-def _how_it_answers(teacher: config.Teacher) -> dict[str, Any]:
+def _how_it_answers(teacher: teacher_config.Teacher) -> dict[str, Any]:
     if teacher.mode == "score":
         return {"mode": "score"}
     # Ids from before there were stop_token_ids stay what they were.

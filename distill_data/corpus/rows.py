@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from distill_data.config import Teacher
 from distill_data.corpus.decide import Assembly, split_part
 from distill_data.identity import trace_id
 from distill_data.records import MESSAGES, REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA, Message
+from distill_data.teacher_config import Teacher
 from distill_data.teachers.rendering import with_system_prompt
 
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from distill_data.config import Loss
 from distill_data.student.divergences import MASKED, divergence, view
 from distill_data.student.losses import MixedLoss, entries, precise
+from distill_data.student_config import Loss
 
 ROWS = 512  # positions per chunk: with fewer, adding up the head's gradient costs more than computing it
 

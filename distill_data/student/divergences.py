@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distill_data.config import Loss
+from distill_data.student_config import Loss
 
 MASKED = -1e30  # finite: a row whose whole vocabulary is masked still has a gradient
 LEAST_TAIL = 1e-7  # what the reverse KL takes for a teacher's empty tail, as TRL's tail bucket does

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from distill_data.config import Evaluate
 from distill_data.errors import StudentError
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.dataset import SoftLabelDataset
@@ -19,6 +18,7 @@ from distill_data.student.forward import label_logits, quiet_transformers
 from distill_data.student.losses import bucket_entropy, cross_entropy, tail_bucket_kl
 from distill_data.student.result import EvaluationResult
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
+from distill_data.student_config import Evaluate
 
 
 def evaluate_student(model: PreTrainedModel, labels: pa.Table, evaluate: Evaluate, max_length: int) -> EvaluationResult:

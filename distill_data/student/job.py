@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_data.config import Config, Student
+from distill_data.config import Config
 from distill_data.corpus.read import Corpus
 from distill_data.errors import StudentError
 from distill_data.identity import digest
@@ -21,6 +21,7 @@ from distill_data.models import load_tokenizer, model_fingerprint, resolve_model
 from distill_data.parquet import place
 from distill_data.student.result import EvaluationResult
 from distill_data.student.staging import make_once
+from distill_data.student_config import Student
 
 if TYPE_CHECKING:
     from distill_data.student.trainer import TrainProgress

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill_data.config import Loss
 from distill_data.student import divergences
 from distill_data.student.divergences import MASKED, StudentView, divergence, teacher_mass, view
+from distill_data.student_config import Loss
 
 
 class MixedLoss(NamedTuple):

@@ -10,11 +10,11 @@ import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from distill_data.config import Student
 from distill_data.errors import ConfigError, ModelError
 from distill_data.models import local_model_folder, resolve_model
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.vocabulary import check_own_tokenizer
+from distill_data.student_config import Student
 
 # Fields that transformers takes as keywords and stores under another name.
 _LEGACY_FIELDS = {"rope_theta", "rope_scaling"}

@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from distill_data.config import Loss
 from distill_data.errors import StudentError
 from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
 from distill_data.student.forward import batch_logits, label_hidden, plain_head
 from distill_data.student.losses import MixedLoss
+from distill_data.student_config import Loss
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
-from distill_data.config import Student, Train
 from distill_data.errors import StudentError
 from distill_data.student.collate import PackedCollator, SoftLabelCollator
 from distill_data.student.dataset import SoftLabelDataset
@@ -21,6 +20,7 @@ from distill_data.student.forward import quiet_transformers
 from distill_data.student.model import check_packing, load_student
 from distill_data.student.trainer import LossPoint, Recorder, SoftLabelTrainer, TrainProgress
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
+from distill_data.student_config import Student, Train
 
 
 @dataclass(frozen=True)

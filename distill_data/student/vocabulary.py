@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from distill_data.config import Student
 from distill_data.errors import ModelError, StudentError
 from distill_data.models import tokenizer_fingerprint
 from distill_data.student.forward import quiet_transformers
+from distill_data.student_config import Student
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 # Forks of one vocabulary rename a few special tokens; another vocabulary differs nearly everywhere.

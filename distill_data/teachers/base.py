@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from distill_data.config import Sampling
+from distill_data.teacher_config import Sampling
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_data import config
+from distill_data import config, teacher_config
 from distill_data.models import ModelSource
 from distill_data.trace_store import CommittedPart
 
@@ -20,7 +20,7 @@ from distill_data.trace_store import CommittedPart
 class TeacherJob:
     """What a worker needs to load its teacher; the first message it gets."""
 
-    teacher: config.Teacher
+    teacher: teacher_config.Teacher
     source: ModelSource
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from distill_data.config import Sampling, SoftLabelSelection
 from distill_data.records import SoftLabels, Trace
 from distill_data.soft_labels import empty_soft_labels, select_support
+from distill_data.teacher_config import Sampling, SoftLabelSelection
 from distill_data.teachers.base import Completion
 from distill_data.teachers.rendering import RenderedPrompt
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from distill_data import config
+from distill_data import teacher_config
 from distill_data.records import Message, Prompt
 
 SUFFIX_LENGTH = 64  # characters of the rendered prompt kept beside a trace, to find an opening thinking tag
@@ -20,14 +20,14 @@ class RenderedPrompt:
     scored_token_ids: list[int] | None = None
 
 
-def with_system_prompt(messages: list[Message], teacher: config.Teacher) -> list[Message]:
+def with_system_prompt(messages: list[Message], teacher: teacher_config.Teacher) -> list[Message]:
     """The messages with the config's system message first, unless they bring one."""
     if teacher.system_prompt is None or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": teacher.system_prompt}, *messages]
 
 
-def render_text(prompt: Prompt, tokenizer: Any, teacher: config.Teacher) -> str:
+def render_text(prompt: Prompt, tokenizer: Any, teacher: teacher_config.Teacher) -> str:
     """The text that is tokenised: the rendered chat template, or the prompt's own text."""
     if teacher.prompt_format == "text":
         return prompt.messages[0]["content"]
@@ -39,7 +39,7 @@ def render_text(prompt: Prompt, tokenizer: Any, teacher: config.Teacher) -> str:
     )
 
 
-def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: config.Teacher) -> list[RenderedPrompt]:
+def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: teacher_config.Teacher) -> list[RenderedPrompt]:
     """Render and tokenise prompts together.
 
     A chat template writes its own special tokens, so none are added to it; plain text gets the tokenizer's. A

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_data import config
+from distill_data import teacher_config
 from distill_data.teachers.base import Completion, Request
 
 _CONTEXT = 1 << 20
@@ -20,7 +20,7 @@ _CONTEXT = 1 << 20
 class ReplayTeacher:
     """Finishes `max_num_seqs` requests a step; the same request always gets the same completion."""
 
-    def __init__(self, tokenizer: Any, teacher: config.Teacher) -> None:
+    def __init__(self, tokenizer: Any, teacher: teacher_config.Teacher) -> None:
         self.tokenizer = tokenizer
         self.max_model_len = teacher.engine.max_model_len or _CONTEXT
         self.vocab_size = len(tokenizer)

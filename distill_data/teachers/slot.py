@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill_data.config import Engine
+from distill_data.teacher_config import Engine
 from distill_data.teachers.messages import Progress
 from distill_data.teachers.worker_handle import WorkerHandle
 

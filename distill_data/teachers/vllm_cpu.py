@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from distill_data import config
+from distill_data import teacher_config
 
 
-def configure_cpu(engine: config.Engine, eager: bool) -> None:
+def configure_cpu(engine: teacher_config.Engine, eager: bool) -> None:
     """Set what vLLM and PyTorch read when they are imported."""
     if eager:  # vLLM compiles a few helpers even then, which needs a C++ compiler and gains nothing measurable
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_data import config
+from distill_data import teacher_config
 from distill_data.errors import TeacherError
 from distill_data.teachers.base import Completion, Request, RequestRefused
 from distill_data.teachers.logprob_rows import LogprobRows
@@ -28,7 +28,7 @@ class VllmTeacher:
     cores than vLLM's own multi-process mode. On a GPU vLLM's defaults stay.
     """
 
-    def __init__(self, folder: Path, teacher: config.Teacher) -> None:
+    def __init__(self, folder: Path, teacher: teacher_config.Teacher) -> None:
         on_cpu = not _has_gpu()
         eager = on_cpu if teacher.engine.enforce_eager is None else teacher.engine.enforce_eager
         if on_cpu:
@@ -133,7 +133,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _engine_arguments(folder: Path, teacher: config.Teacher, eager: bool) -> dict[str, Any]:
+def _engine_arguments(folder: Path, teacher: teacher_config.Teacher, eager: bool) -> dict[str, Any]:
     engine = teacher.engine
     arguments: dict[str, Any] = {
         "model": str(folder),

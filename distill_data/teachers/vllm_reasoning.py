@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from distill_data import config
+from distill_data import teacher_config
 from distill_data.errors import ConfigError, ModelError
 from distill_data.reasoning import Split, Splitter
 
@@ -41,7 +41,7 @@ KNOWN_TAGS = {
 }
 
 
-def parser_splitter(teacher: config.Teacher, tokenizer: Any) -> Splitter:
+def parser_splitter(teacher: teacher_config.Teacher, tokenizer: Any) -> Splitter:
     """A function that splits completions with the vLLM reasoning parser that `teacher.reasoning_parser` names.
 
     The parser sees `teacher.chat_template_kwargs`, as it does in vLLM's server: with `enable_thinking: false` some
@@ -108,7 +108,7 @@ class _ParserSplitter:
         return thought
 
 
-def _load(name: str, teacher: config.Teacher, tokenizer: Any) -> tuple[Any, Any]:
+def _load(name: str, teacher: teacher_config.Teacher, tokenizer: Any) -> tuple[Any, Any]:
     """The parser, and the request that its methods want to see."""
     try:
         with _quiet_vllm():
@@ -134,7 +134,7 @@ def _load(name: str, teacher: config.Teacher, tokenizer: Any) -> tuple[Any, Any]
     return parser, request
 
 
-def _tags(name: str, parser: Any, teacher: config.Teacher) -> Tags:
+def _tags(name: str, parser: Any, teacher: teacher_config.Teacher) -> Tags:
     if name in KNOWN_TAGS:
         return KNOWN_TAGS[name]
     opening, closing = parser.reasoning_start_str, parser.reasoning_end_str
@@ -143,7 +143,7 @@ def _tags(name: str, parser: Any, teacher: config.Teacher) -> Tags:
     return Tags((opening.strip(),), (closing.strip(),))
 
 
-def _check(splitter: _ParserSplitter, name: str, teacher: config.Teacher) -> None:
+def _check(splitter: _ParserSplitter, name: str, teacher: teacher_config.Teacher) -> None:
     """The parser splits completions in its own format, or takes them for answers where thinking is switched off."""
     opened = f"{splitter.tags.opening[0]}\nthought"
     closed = f"{opened}\n{splitter.tags.closing[0]}"
@@ -159,7 +159,7 @@ def _check(splitter: _ParserSplitter, name: str, teacher: config.Teacher) -> Non
         raise _refused(name, teacher, f"it makes {found[0]} of {complete!r}")
 
 
-def _refused(name: str, teacher: config.Teacher, why: str) -> ModelError:
+def _refused(name: str, teacher: teacher_config.Teacher, why: str) -> ModelError:
     return ModelError(f"vLLM's reasoning parser {name!r} cannot be used with {teacher.model}: {why}: {TAGS_INSTEAD}")
 
 

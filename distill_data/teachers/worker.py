@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from distill_data import config
+from distill_data import teacher_config
 from distill_data.dead_letters import append_dead_letters
 from distill_data.identity import sampling_seed
 from distill_data.planning import Shard
@@ -42,7 +42,9 @@ IDLE_SECONDS = 0.2
 class TeacherWorker:
     """Turns shards into committed parts with one teacher."""
 
-    def __init__(self, teacher: Teacher, settings: config.Teacher, job: WorkerJob, connection: Connection) -> None:
+    def __init__(
+        self, teacher: Teacher, settings: teacher_config.Teacher, job: WorkerJob, connection: Connection
+    ) -> None:
         self._teacher = teacher
         self._settings = settings
         self._job = job
@@ -203,6 +205,6 @@ class TeacherWorker:
             self._connection.send(Progress(self._traces, self._tokens, self._teacher.tokens_in_flight()))
 
 
-def _with_room(sampling: config.Sampling, max_tokens: int) -> config.Sampling:
+def _with_room(sampling: teacher_config.Sampling, max_tokens: int) -> teacher_config.Sampling:
     """The sampling of a trace that is made again with more room; 0 is as it was."""
     return sampling.model_copy(update={"max_tokens": max_tokens}) if max_tokens else sampling

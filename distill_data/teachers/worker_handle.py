@@ -16,8 +16,8 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from distill_data.config import Engine
 from distill_data.errors import ConfigError, TraceStoreError
+from distill_data.teacher_config import Engine
 
 
 class WorkerHandle:

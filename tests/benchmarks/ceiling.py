@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill_data import part_file, trace_store, trace_table
-from distill_data.config import Sampling, SoftLabelSelection
 from distill_data.models import load_tokenizer, resolve_model
+from distill_data.teacher_config import Sampling, SoftLabelSelection
 from distill_data.teachers import outcomes, vllm_engine
 from distill_data.teachers.base import Completion
 from distill_data.teachers.logprob_rows import LogprobRows

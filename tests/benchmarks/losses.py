@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from distill_data.config import Loss, Objective
 from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
 from distill_data.student.forward import batch_logits, label_hidden, plain_head
+from distill_data.student_config import Loss, Objective
 from tests.benchmarks.report import PROJECT, Result, parser, publish
 
 SHAPE = {  # SmolLM2-135M's, with 6 of its 30 layers: the loss weighs more than in the whole model

@@ -21,7 +21,6 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader
 
-from distill_data.config import SoftLabelSelection
 from distill_data.corpus.data_file import row_groups, whole_file
 from distill_data.corpus.manifest import FileFacts
 from distill_data.corpus.write import file_facts, parquet_writer
@@ -32,6 +31,7 @@ from distill_data.student import dataset, streaming
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.dataset import SoftLabelDataset
 from distill_data.student.streaming import SoftLabelStream, _OpenGroup
+from distill_data.teacher_config import SoftLabelSelection
 from tests.benchmarks.ceiling import make_batch
 from tests.benchmarks.report import Result, parser, publish
 from tests.benchmarks.stopwatch import Stopwatch

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distill_data.config import SoftLabelSelection
 from distill_data.file_hash import cache_folder
 from distill_data.parquet import write_options
 from distill_data.records import SOFT_LABELS_SCHEMA, SoftLabels
 from distill_data.soft_labels import select_support, support_offsets
+from distill_data.teacher_config import SoftLabelSelection
 from tests.benchmarks.distributions import Distributions, Measured, measured
 from tests.benchmarks.gradients import logit_errors, weight_errors
 from tests.benchmarks.report import Result, parser, publish

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from distill_data.config import SoftLabelSelection
 from distill_data.soft_labels import pad_support, select_support
 from distill_data.student.losses import tail_bucket_kl
+from distill_data.teacher_config import SoftLabelSelection
 from tests.benchmarks import (
     ceiling,
     distributions,

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from distill_data.build import BuildPlan, assemble_version, generate_missing
-from distill_data.config import Engine
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.read import open_corpus
@@ -22,6 +21,7 @@ from distill_data.corpus.versions import list_versions
 from distill_data.dead_letters import append_dead_letters
 from distill_data.errors import CorpusError, DistillDataError, TraceStoreError
 from distill_data.prompts import PromptSet, load_prompts, save_prompts
+from distill_data.teacher_config import Engine
 from distill_data.teachers.generation import GenerationProgress
 from distill_data.teachers.worker_handle import WorkerHandle
 from distill_data.trace_store import TraceStore

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from distill_data.config import Config, FromConfig, Loss, Student
+from distill_data.config import Config
 from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, Section
 from distill_data.reference import config_reference, sections_in, with_reference
+from distill_data.student_config import FromConfig, Loss, Student
 from tests.docs.conftest import README
 
 

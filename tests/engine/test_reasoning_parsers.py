@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from distill_data.build import assemble_version
-from distill_data.config import Config, Teacher
+from distill_data.config import Config
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.read import open_corpus
 from distill_data.doctor import examine, require_ready
 from distill_data.errors import ConfigError, DistillDataError, ModelError
 from distill_data.reasoning import Split, Splitter
 from distill_data.records import table_to_prompts
+from distill_data.teacher_config import Teacher
 from distill_data.teachers.vllm_reasoning import parser_identity, parser_splitter
 from tests.pool.replay_job import make_config, plan, write_prompts
 from tests.tiny_model import make_tokenizer

@@ -8,10 +8,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from distill_data.config import EXECUTION_OPTIONS, Config, FromConfig, Loss, Sampling
+from distill_data.config import Config
 from distill_data.config_file import load_config
 from distill_data.errors import ConfigError
 from distill_data.prompt_config import SamplingOverrides
+from distill_data.student_config import FromConfig, Loss
+from distill_data.teacher_config import EXECUTION_OPTIONS, Sampling
 
 MINIMAL = """
 name: sums

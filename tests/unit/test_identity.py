@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distill_data import config
+from distill_data import config, teacher_config
 from distill_data.identity import (
     canonical_json,
     digest,
@@ -169,7 +169,7 @@ def id_of(changes: dict[str, Any], source: ModelSource = SOURCE) -> str:
     for path, value in changes.items():
         section, _, key = path.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[key] = value
-    return teacher_id(teacher_ingredients(config.Teacher.model_validate(tree), source))
+    return teacher_id(teacher_ingredients(teacher_config.Teacher.model_validate(tree), source))
 
 
 @pytest.mark.parametrize("path", CHANGES)
@@ -180,7 +180,7 @@ def test_what_changes_a_teachers_words_changes_its_id_and_nothing_else_does(path
 
 def test_no_field_of_the_teacher_is_forgotten_above() -> None:
     fields = set()
-    for name, field in config.Teacher.model_fields.items():
+    for name, field in teacher_config.Teacher.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, config.Section):
             fields |= {f"{name}.{inner}" for inner in kind.model_fields}
@@ -214,14 +214,14 @@ def test_what_is_only_scored_does_not_depend_on_sampling() -> None:
         if "sampl" in path and path != "sampling.samples"
     }
     assert scored == {id_of({"mode": "score"})}
-    assert "sampling" not in teacher_ingredients(config.Teacher(model="org/name", mode="score"), SOURCE)
+    assert "sampling" not in teacher_ingredients(teacher_config.Teacher(model="org/name", mode="score"), SOURCE)
 
 
 def test_a_preset_is_only_its_values() -> None:
     balanced = {"soft_labels.min_prob": 0.001, "soft_labels.max_support": 64}
     assert id_of(balanced) == id_of({}) == id_of({"soft_labels.preset": "balanced"})
     assert id_of({"soft_labels.preset": "compact", **balanced}) == id_of({})
-    source = teacher_ingredients(config.Teacher(model="org/name"), SOURCE)
+    source = teacher_ingredients(teacher_config.Teacher(model="org/name"), SOURCE)
     assert source["soft_labels"] == {"min_prob": 0.001, "max_support": 64}  # as before there were presets
 
 

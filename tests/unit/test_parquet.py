@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill_data.config import SoftLabelSelection
 from distill_data.corpus.write import parquet_writer
 from distill_data.parquet import encode, write_options
 from distill_data.records import SOFT_LABELS_SCHEMA
 from distill_data.soft_labels import select_support
+from distill_data.teacher_config import SoftLabelSelection
 
 
 def make_rows(traces: int, tokens: int) -> pa.Table:

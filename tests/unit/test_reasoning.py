@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from distill_data.config import Reasoning
 from distill_data.reasoning import Split, final_answer, split_completion
+from distill_data.teacher_config import Reasoning
 
 TAGS = Reasoning()
 PATTERN = Reasoning(answer_pattern=r"Answer:\s*(.+)")

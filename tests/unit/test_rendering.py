@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from distill_data import config
+from distill_data import teacher_config
 from distill_data.records import Prompt
 from distill_data.teachers.rendering import SUFFIX_LENGTH, render_prompts, render_text, with_system_prompt
 from tests.tiny_model import SPECIAL_TOKENS, make_tokenizer
@@ -31,8 +31,8 @@ def tokenizer_with_bos() -> Any:
     return tokenizer
 
 
-def teacher(**fields: Any) -> config.Teacher:
-    return config.Teacher(model="x/y", **fields)
+def teacher(**fields: Any) -> teacher_config.Teacher:
+    return teacher_config.Teacher(model="x/y", **fields)
 
 
 def test_the_system_prompt_comes_first_unless_there_is_one() -> None:

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from distill_data.config import Rounding, SoftLabelSelection
 from distill_data.records import SoftLabels
 from distill_data.soft_labels import (
     MANTISSA_BITS,
@@ -16,6 +15,7 @@ from distill_data.soft_labels import (
     support_offsets,
     tail_mass,
 )
+from distill_data.teacher_config import Rounding, SoftLabelSelection
 
 
 def distributions(tokens: int, vocabulary: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

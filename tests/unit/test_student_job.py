@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from distill_data.build import assemble_version, generate_missing
-from distill_data.config import Config, Student, Train
+from distill_data.config import Config
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import ModelError, StudentError
 from distill_data.models import load_tokenizer, resolve_model
 from distill_data.student.job import StudentPlan, check_student, evaluate, plan_student, report_student, train
+from distill_data.student_config import Student, Train
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
 
 LLAMA = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_data.config import Config, SoftLabelSelection
+from distill_data.config import Config
 from distill_data.corpus.assemble import Assembly
 from distill_data.corpus.digest import corpus_digest
 from distill_data.identity import sampling_seed
@@ -21,6 +21,7 @@ from distill_data.prompts.prompt_set import DROPPED_SCHEMA
 from distill_data.reasoning import Splitter, split_completion
 from distill_data.records import Prompt, SoftLabels, Trace, prompts_to_table
 from distill_data.soft_labels import empty_soft_labels, select_support
+from distill_data.teacher_config import SoftLabelSelection
 from distill_data.trace_store import TraceStore
 
 TEACHER_ID = "0123456789abcdef"

@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from distill_data.config import SoftLabelSelection
 from distill_data.records import SOFT_LABELS_SCHEMA
 from distill_data.soft_labels import select_support
 from distill_data.student.model import load_saved_student
+from distill_data.teacher_config import SoftLabelSelection
 
 TOP = 128
 TRACES = 40

@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from distill_data.config import FromConfig, Loss, Student, Train
 from distill_data.student import chunked_loss
 from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
 from distill_data.student.forward import batch_logits, label_hidden, label_logits, plain_head
 from distill_data.student.losses import MixedLoss, mixed_loss
 from distill_data.student.training import TrainJob, train_student
+from distill_data.student_config import FromConfig, Loss, Student, Train
 
 VOCABULARY, ROWS = 40, 4
 SMALL: dict[str, Any] = {

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill_data.config import Loss
 from distill_data.student.losses import (
     bucket_entropy,
     cross_entropy,
@@ -19,6 +18,7 @@ from distill_data.student.losses import (
     sampled_cross_entropy,
     tail_bucket_kl,
 )
+from distill_data.student_config import Loss
 
 VOCABULARY = 50
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

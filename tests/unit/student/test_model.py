@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from distill_data.config import FromConfig, Student, Train
 from distill_data.errors import ConfigError, ModelError, StudentError
 from distill_data.models import tokenizer_fingerprint
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.forward import label_logits, quiet_transformers
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
+from distill_data.student_config import FromConfig, Student, Train
 from tests.tiny_model import make_tokenizer
 
 LLAMA = {

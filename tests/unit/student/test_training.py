@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill_data.config import Evaluate, FromConfig, Loss, Student, Train
 from distill_data.errors import ModelError, StudentError
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.evaluation import evaluate_student
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.trainer import TrainProgress
 from distill_data.student.training import TrainJob, TrainResult, train_student
+from distill_data.student_config import Evaluate, FromConfig, Loss, Student, Train
 
 HELD_OUT = 8
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill_data.config import Engine
+from distill_data.teacher_config import Engine
 from distill_data.teachers.messages import Progress
 from distill_data.teachers.slot import BARREN_DEATHS, LOADS, MAX_BACKOFF_SECONDS, Slot
 

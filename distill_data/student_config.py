@@ -1,0 +1,133 @@
+"""The config's section `student`: who learns, what is minimised, how it is measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from distill_data.prompt_config import Fraction, Options, Section
+
+# Left out of what a student is named by where it is the default: older students keep their names.
+Batching = Annotated[
+    Literal["padded", "length_grouped", "packed"], Field(exclude_if=lambda batching: batching == "padded")
+]
+Objective = Literal["forward_kl", "renormalised_kl", "reverse_kl", "jsd"]
+
+
+class FromConfig(Section):
+    """A student with random weights, built from an architecture."""
+
+    from_config: Options
+    """`model_type` and any field of that architecture's transformers config; vocabulary and special tokens
+    come from the tokenizer."""
+
+    @field_validator("from_config")
+    @classmethod
+    def _names_its_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("model_type"), str):
+            raise ValueError("needs model_type, for example model_type: llama")
+        return value
+
+
+class Loss(Section):
+    """loss = kl x objective + cross_entropy x CE(sampled token), means over completion tokens.
+
+    A trace with a position that has no soft labels is refused, whatever the objective.
+    """
+
+    # At their defaults the next three are left out of what a student is named by: older students keep their names.
+    objective: Annotated[Objective, Field(exclude_if=lambda objective: objective == "forward_kl")] = "forward_kl"
+    """How far the student is from the teacher. `forward_kl`: KL(teacher || student) on the support, with the tail as
+    one bucket on both sides. `renormalised_kl`: both normalised over the support, the tail forgotten. `reverse_kl`:
+    KL(student || teacher) with the bucket. `jsd`: the generalised Jensen-Shannon divergence between the two, with the
+    bucket."""
+    temperature: Annotated[float, Field(gt=0.0, exclude_if=lambda temperature: temperature == 1.0)] = 1.0
+    """Divides the log-probabilities of both sides, and its square multiplies the result. Only of `renormalised_kl`: a
+    tail of which only the mass is known cannot be tempered."""
+    beta: Annotated[float, Field(ge=0.0, le=1.0, exclude_if=lambda beta: beta == 0.5)] = 0.5
+    """The teacher's share in the mixture of `jsd`: 0 is the forward KL, 1 the reverse KL, as in TRL's GKD trainer."""
+    kl: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of the objective."""
+    cross_entropy: Annotated[float, Field(ge=0.0)] = 0.1
+    """Weight of the cross-entropy on the token that the teacher sampled."""
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Loss:
+        if self.kl == 0 and self.cross_entropy == 0:
+            raise ValueError("kl and cross_entropy are both 0: give at least one a weight")
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_support_can_be_tempered(self) -> Loss:
+        if self.temperature != 1.0 and self.objective != "renormalised_kl":
+            raise ValueError(
+                f"temperature is {self.temperature:g} and objective {self.objective}, whose tail cannot be tempered: "
+                "set temperature: 1 or objective: renormalised_kl"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_jsd_has_a_beta(self) -> Loss:
+        if "beta" in self.model_fields_set and self.objective != "jsd":
+            raise ValueError(
+                f"beta is {self.beta:g} and objective {self.objective}, which has none: leave beta out or set "
+                "objective: jsd"
+            )
+        return self
+
+
+class Train(Section):
+    """The light fine-tuning step, on the transformers Trainer."""
+
+    steps: PositiveInt = 100
+    """Optimizer steps."""
+    batch_size: PositiveInt = 8
+    """Traces per step and device."""
+    batching: Batching = "padded"
+    """`padded`: to the longest trace of a batch. `length_grouped`: the same, with traces of about the same length in a
+    batch. `packed`: end to end without padding; refused for models whose attention would cross from trace to trace."""
+    gradient_accumulation: PositiveInt = 1
+    """Batches per optimizer step."""
+    learning_rate: PositiveFloat = 1.0e-4
+    """Peak learning rate; linear warm-up, then cosine decay."""
+    warmup_ratio: Fraction = 0.05
+    """Share of the steps that warm up."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """AdamW's weight decay."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradient clipping."""
+    max_length: PositiveInt = 1024
+    """Longer traces (prompt and completion) are left out of training and counted, never cut."""
+    bf16: bool = False
+    """Train in bfloat16 autocast."""
+    seed: int = 0
+    """Seed of initial weights and data order."""
+    loss: Loss = Loss()
+    """What is minimised."""
+
+
+class Evaluate(Section):
+    """How the student is measured on the held-out traces."""
+
+    max_traces: PositiveInt = 256
+    """At most this many held-out traces, from the top."""
+    batch_size: PositiveInt = 8
+    """Traces per batch."""
+
+
+class Student(Section):
+    """The small model. Left out: nothing is trained."""
+
+    model: str | FromConfig
+    """Hub id or local folder to start from, or `from_config:` for random weights."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    tokenizer: str = "teacher"
+    """`teacher`, or the hub id or folder of a tokenizer; distributions need the teacher's own vocabulary."""
+    trust_remote_code: bool = False
+    """Run code that ships with the model. Only for models that you have read."""
+    train: Train = Train()
+    """How it is trained."""
+    evaluate: Evaluate = Evaluate()
+    """How it is measured."""
