@@ -155,6 +155,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _drawn_labels_have_one_objective(self) -> Config:
+        objective = "forward_kl" if self.student is None else self.student.train.loss.objective
+        if objective != "forward_kl" and self.teacher.soft_labels.kind == "sampled":
+            raise ValueError(
+                f"teacher.soft_labels.kind is sampled and student.train.loss.objective {objective}, which drawn tokens "
+                "do not estimate: set objective: forward_kl or kind: support"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _passed_only_needs_a_judge(self) -> Config:
         if self.keep.passed_only and self.judge is None:
             raise ValueError("keep.passed_only is true and there is no judge: add a judge: section")

@@ -1,7 +1,8 @@
 """Soft labels: select the support of a distribution, pack it, unpack it, and find the tail. Pure and vectorised.
 
-A distribution is kept as its likeliest tokens with log-probabilities normalised over the full vocabulary;
-what is left, 1 - sum(p), is the tail. Nothing is ever renormalised on disk.
+A distribution is kept as some of its tokens with log-probabilities normalised over the full vocabulary: the likeliest
+ones, and what is left, 1 - sum(p), is the tail; or ones that were drawn, which stand for all. Nothing is ever
+renormalised on disk.
 """
 
 from __future__ import annotations
@@ -43,6 +44,39 @@ def select_support(
         support_counts=mask.sum(axis=1).astype(np.uint8),
         support_ids=top_ids[:, : selection.max_support][mask].astype(np.int32),
         support_logprobs=round_logprobs(kept[mask], selection.rounding),
+    )
+
+
+def select_drawn(
+    drawn_ids: np.ndarray, drawn_logprobs: np.ndarray, sampled_logprobs: np.ndarray, selection: SoftLabelSelection
+) -> SoftLabels:
+    """Every drawn token once, likeliest first, with its own log-probability: how often it was drawn is not kept.
+
+    With D systematic draws a token is among them with probability min(1, D p), so max(p, 1 / D) where it is there and
+    0 elsewhere is p in expectation (Horvitz and Thompson, 1952): see `distill_data.student.divergences.drawn_kl`.
+
+    Args:
+        drawn_ids: int [T, D], equal ones side by side.
+        drawn_logprobs: float [T, D], natural, normalised over the full vocabulary.
+        sampled_logprobs: float [T], of the token that was sampled.
+        selection: how to round.
+
+    Raises:
+        ValueError: a log-probability is not finite.
+    """
+    if not (np.isfinite(drawn_logprobs).all() and np.isfinite(sampled_logprobs).all()):
+        raise ValueError("a log-probability is not finite")
+    again = np.zeros(drawn_ids.shape, bool)
+    again[:, 1:] = drawn_ids[:, 1:] == drawn_ids[:, :-1]
+    keys = np.where(again, np.inf, -drawn_logprobs)
+    order = np.argsort(keys, axis=1, kind="stable")
+    counts = (~again).sum(axis=1)
+    kept = np.arange(drawn_ids.shape[1]) < counts[:, None]
+    return SoftLabels(
+        sampled_logprobs=sampled_logprobs.astype(np.float32),
+        support_counts=counts.astype(np.uint8),
+        support_ids=np.take_along_axis(drawn_ids, order, axis=1)[kept].astype(np.int32),
+        support_logprobs=round_logprobs(np.take_along_axis(drawn_logprobs, order, axis=1)[kept], selection.rounding),
     )
 
 

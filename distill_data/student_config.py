@@ -41,7 +41,7 @@ class Loss(Section):
     """How far the student is from the teacher. `forward_kl`: KL(teacher || student) on the support, with the tail as
     one bucket on both sides. `renormalised_kl`: both normalised over the support, the tail forgotten. `reverse_kl`:
     KL(student || teacher) with the bucket. `jsd`: the generalised Jensen-Shannon divergence between the two, with the
-    bucket."""
+    bucket. Of sampled soft labels only `forward_kl`, over the whole vocabulary: they estimate it without bias."""
     temperature: Annotated[float, Field(gt=0.0, exclude_if=lambda temperature: temperature == 1.0)] = 1.0
     """Divides the log-probabilities of both sides, and its square multiplies the result. Only of `renormalised_kl`: a
     tail of which only the mass is known cannot be tempered."""

@@ -16,6 +16,8 @@ EXECUTION_OPTIONS = {
     "kv_cache_memory_bytes", "max_num_batched_tokens", "max_parallel_loading_workers", "pipeline_parallel_size",
 }  # fmt: skip
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+LabelKind = Literal["support", "sampled"]
+DRAWS = 50  # as in the paper that the method is from
 Rounding = Literal["graded", "float16"]
 SOFT_LABEL_PRESETS: dict[str, dict[str, Any]] = {  # `balanced` is what the fields' defaults say
     "compact": {"min_prob": 0.004, "max_support": 64},
@@ -70,6 +72,11 @@ class RetryTruncated(Section):
 class SoftLabelSelection(Section):
     """Which part of the teacher's next-token distribution is kept. Part of the teacher's id."""
 
+    kind: Annotated[LabelKind, Field(exclude_if=lambda kind: kind == "support")] = "support"
+    """`support`: the likeliest tokens, by `min_prob`. `sampled`: tokens drawn from the whole distribution, which makes
+    the gradient of the loss unbiased; better in large batches only, see README's "Soft labels"."""
+    draws: Annotated[int, Field(ge=1, le=255, exclude_if=lambda draws: draws == DRAWS)] = DRAWS
+    """Of `sampled`: draws per position, without order. A token is kept with probability min(1, draws x p)."""
     preset: Literal["compact", "balanced", "faithful"] = "balanced"
     """Sets what is not given of the keys below; README's "Soft labels" has each one's size and error."""
     min_prob: Probability = 0.001
@@ -83,6 +90,29 @@ class SoftLabelSelection(Section):
     @classmethod
     def _preset_fills_in(cls, given: Any) -> Any:
         return {**SOFT_LABEL_PRESETS.get(str(given.get("preset")), {}), **given} if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _each_kind_has_its_keys(self) -> SoftLabelSelection:
+        others = ("preset", "min_prob", "max_support") if self.kind == "sampled" else ("draws",)
+        for name in others:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r} and kind {self.kind}, which does not look at it: leave {name} "
+                    f"out or set kind: {'support' if self.kind == 'sampled' else 'sampled'}"
+                )
+        return self
+
+    @property
+    def most_kept(self) -> int:
+        """The most tokens that a position keeps."""
+        return self.draws if self.kind == "sampled" else self.max_support
+
+    @property
+    def ingredients(self) -> dict[str, Any]:
+        """What of it changes the labels."""
+        if self.kind == "sampled":
+            return {"kind": self.kind, "draws": self.draws, "rounding": self.rounding}
+        return self.model_dump(exclude={"kind", "draws", "preset"})
 
 
 class Reasoning(Section):
@@ -208,6 +238,15 @@ class Teacher(Section):
             raise ValueError(
                 f"retry_truncated.max_tokens is {self.retry_truncated.max_tokens} and sampling.max_tokens "
                 f"{self.sampling.max_tokens}: make the first the larger one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _draws_are_made_in_one_process(self) -> Teacher:
+        if self.soft_labels.kind == "sampled" and (size := self.engine.tensor_parallel_size) > 1:
+            raise ValueError(
+                f"soft_labels.kind is sampled and engine.tensor_parallel_size {size}: tokens are drawn where an engine "
+                "runs in the worker's own process, so set tensor_parallel_size: 1 or kind: support"
             )
         return self
 

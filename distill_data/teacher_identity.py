@@ -52,7 +52,7 @@ def teacher_ingredients(teacher: teacher_config.Teacher, source: ModelSource) ->
         "head_dtype": "float32",
         "quantization": teacher.quantization,
         **_how_it_answers(teacher),
-        "soft_labels": teacher.soft_labels.model_dump(exclude={"preset"}),
+        "soft_labels": teacher.soft_labels.ingredients,
         "logprobs_mode": "raw_logprobs",
     }
 

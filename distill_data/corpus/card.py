@@ -10,16 +10,23 @@ import jinja2
 from distill_data.corpus.manifest import Manifest
 from distill_data.corpus.write import public_model_name
 from distill_data.filters import DROP_REASONS
+from distill_data.teacher_config import DRAWS
 
 CARD_NAME = "README.md"
 
-REBUILD_LINES = """\
+_KEPT_LINES = """\
 ends = np.cumsum(row["support_counts"])
 kept = slice(ends[t] - row["support_counts"][t], ends[t])
 ids, p = np.array(row["support_ids"][kept]), np.exp(np.array(row["support_logprobs"][kept], np.float64))
-distribution = np.full(vocab_size, max(0.0, 1.0 - p.sum()) / (vocab_size - len(ids)))  # tail
+"""
+REBUILD_LINES = f"""\
+{_KEPT_LINES}distribution = np.full(vocab_size, max(0.0, 1.0 - p.sum()) / (vocab_size - len(ids)))  # tail
 distribution[ids] = p"""
 """Rebuild the distribution over the vocabulary behind completion token `t` of a soft-labels `row`."""
+DRAWN_LINES = f"""\
+{_KEPT_LINES}distribution = np.zeros(vocab_size)
+distribution[ids] = np.maximum(p, 1 / draws)  # in expectation over the draws"""
+"""The same where soft labels are sampled: an estimate."""
 
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")]  # fmt: skip
@@ -44,6 +51,7 @@ def render_card(manifest: Manifest) -> str:
         autoescape=False,
     ).get_template("card.md.jinja")
     teacher = manifest.config["teacher"]
+    sampled = teacher["soft_labels"].get("kind") == "sampled"
     return template.render(
         m=manifest,
         splits=[split for split in ("train", "validation") if manifest.counts[split]],
@@ -52,7 +60,8 @@ def render_card(manifest: Manifest) -> str:
         overridden=_overridden(manifest),
         model=public_model_name(teacher["model"]),
         explain=DROP_REASONS,
-        rebuild=REBUILD_LINES,
+        draws=teacher["soft_labels"].get("draws", DRAWS) if sampled else None,
+        rebuild=DRAWN_LINES if sampled else REBUILD_LINES,
         total_bytes=sum(file.bytes for file in manifest.files),
     )
 

@@ -18,6 +18,7 @@ from distill_data.corpus.versions import find_version
 from distill_data.errors import CorpusError, reason_of
 from distill_data.mapped import mapped_table
 from distill_data.records import REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA
+from distill_data.teacher_config import SoftLabelSelection
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,6 +67,12 @@ class Corpus:
     def reference(self) -> str:
         """`NAME@vN`."""
         return f"{self.name}@v{self.version}"
+
+    @property
+    def draws(self) -> int | None:
+        """How many draws its soft labels come from; None where they are a cut support."""
+        kept = SoftLabelSelection.model_validate(self.manifest.config["teacher"]["soft_labels"])
+        return kept.draws if kept.kind == "sampled" else None
 
     @cached_property
     def splits(self) -> tuple[str, ...]:

@@ -25,6 +25,10 @@ from distill_data.soft_labels import MANTISSA_BITS
 
 ALIGNMENT = "entry t describes the distribution that produced completion token t"
 TAIL = "1 - sum(exp(support_logprobs)) is the probability of all other tokens together; nothing is renormalised"
+ESTIMATOR = (
+    "a token is kept with probability min(1, draws x p): max(exp(support_logprobs), 1 / draws) for kept ones and 0 for "
+    "others is the distribution in expectation; nothing is renormalised"
+)
 
 
 def file_metadata(job: Assembly) -> dict[str, Any]:
@@ -40,12 +44,12 @@ def file_metadata(job: Assembly) -> dict[str, Any]:
         "normalisation": "full_vocab",
         "logprobs_mode": "raw_logprobs",
         "sampling_temperature": _temperature(job.config),
-        "min_prob": teacher.soft_labels.min_prob,
-        "max_support": teacher.soft_labels.max_support,
+        **teacher.soft_labels.ingredients,
+        "kind": teacher.soft_labels.kind,
         "rounding": teacher.soft_labels.rounding,
         "mantissa_bits": MANTISSA_BITS[teacher.soft_labels.rounding],
         "alignment": ALIGNMENT,
-        "tail": TAIL,
+        **({"estimator": ESTIMATOR} if teacher.soft_labels.kind == "sampled" else {"tail": TAIL}),
     }
 
 

@@ -18,7 +18,9 @@ supports to 1e-7.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -49,9 +51,13 @@ test_datasets:
   - {path: FOLDER, split: validation, type: }
 """
 LOST = (
-    "the tail: the loss has no bucket for the probability outside the support, so the student learns the support alone",
-    "sampled_logprobs, and everything in traces/ (row i is row i of the corpus' split)",
+    "the tail: the loss has no bucket for the probability outside the support, so the student learns the support alone"
 )
+LOST_OF_DRAWN = (
+    "the probabilities of drawn tokens that are less likely than 1 / draws: that takes their place, which makes the "
+    "loss an unbiased one but for a constant"
+)
+REST = "sampled_logprobs, and everything in traces/ (row i is row i of the corpus' split)"
 
 
 def plan_axolotl(corpus: Corpus, splits: Sequence[str]) -> Conversion:
@@ -66,25 +72,27 @@ def plan_axolotl(corpus: Corpus, splits: Sequence[str]) -> Conversion:
         family="soft_labels",
         suffix="parquet",
         batch_rows=extent.batch_rows,
-        convert=axolotl_rows,
+        convert=partial(axolotl_rows, draws=corpus.draws),
         usage=_USAGE.format(longest=extent.longest, split=splits[0], validation=validation),
-        lost=LOST,
+        lost=(LOST if corpus.draws is None else LOST_OF_DRAWN, REST),
     )
 
 
-def axolotl_rows(batch: pa.RecordBatch) -> pa.Table:
+def axolotl_rows(batch: pa.RecordBatch, draws: int | None = None) -> pa.Table:
     """Rows of SOFT_LABELS_SCHEMA in the plugin's columns; L is a trace's tokens, k differs from position to position.
 
     input_ids, attention_mask and labels [L] (the prompt is -100; EOS is a label like any token), target_token_ids,
-    target_logprobs and target_mask [L][k].
+    target_logprobs and target_mask [L][k]. Of sampled soft labels, by so many `draws`, the log-probabilities are those
+    of the weights that stand for the whole distribution, max(p, 1 / draws).
     """
     flat = position_labels(batch)
+    least = -math.inf if draws is None else -math.log(draws)
     columns = {
         "input_ids": flat.input_ids,
         "attention_mask": np.ones(len(flat.input_ids), np.int8),
         "labels": flat.labels,
         "target_token_ids": lists(flat.counts, flat.support_ids),
-        "target_logprobs": lists(flat.counts, flat.support_logprobs),
+        "target_logprobs": lists(flat.counts, np.maximum(flat.support_logprobs, least, dtype=np.float32)),
         "target_mask": lists(flat.counts, np.ones(len(flat.support_ids), np.int8)),
     }
     return pa.table({name: lists(flat.lengths, values) for name, values in columns.items()})

@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill_data.corpus.read import Corpus
+from distill_data.errors import CorpusError
 from distill_data.export.conversion import Conversion
 from distill_data.export.distributions import IGNORED, Extent, lists, measure, position_labels
 
@@ -65,8 +66,14 @@ def plan_distillkit(corpus: Corpus, splits: Sequence[str]) -> Conversion:
     """Rows for DistillKit, of one length and one k over all splits.
 
     Raises:
-        CorpusError: a trace has a completion token without a distribution, or a file is damaged.
+        CorpusError: a trace has a completion token without a distribution, or drawn tokens in place of the likeliest
+            ones, or a file is damaged.
     """
+    if corpus.draws is not None:
+        raise CorpusError(
+            f"{corpus.reference} has sampled soft labels, which DistillKit's losses would take for all that is likely: "
+            "export axolotl, or build with soft_labels.kind: support"
+        )
     extent, tokenizer = measure(corpus, splits), corpus.manifest.tokenizer
     ends = (tokenizer.get("pad_token_id"), tokenizer.get("eos_token_id"))
     padding = next((token for token in ends if token is not None), extent.rarest_id)

@@ -34,25 +34,36 @@ class Labels(NamedTuple):
 
 
 def head_loss(
-    hidden: Tensor, head: nn.Linear, labels: Labels, weights: Loss, tokens: Tensor | int | None = None
+    hidden: Tensor,
+    head: nn.Linear,
+    labels: Labels,
+    weights: Loss,
+    tokens: Tensor | int | None = None,
+    draws: int | None = None,
 ) -> MixedLoss:
     """`mixed_loss` of the logits head(hidden), hidden [N, H], which are never all there.
 
     The head computes in autocast's precision where that is on. All gradients are made here, and `backward` hands
     them out: it can run once.
     """
-    job = _Job(labels, weights, len(hidden) if tokens is None else tokens, torch.is_grad_enabled())
+    job = _Job(labels, weights, draws, len(hidden) if tokens is None else tokens, torch.is_grad_enabled())
     return MixedLoss(*_HeadLoss.apply(hidden, head.weight, head.bias, job))
 
 
 def logits_loss(
-    logits: Tensor, mask: Tensor, labels: Labels, weights: Loss, tokens: Tensor | int | None = None
+    logits: Tensor,
+    mask: Tensor,
+    labels: Labels,
+    weights: Loss,
+    tokens: Tensor | int | None = None,
+    draws: int | None = None,
 ) -> MixedLoss:
     """`mixed_loss` of logits[mask], logits [B, L, V] and bool mask [B, L] with N true, without a copy of them.
 
     For models whose logits are more than a linear head of their hidden states. `backward` can run once.
     """
-    job = _Job(labels, weights, len(labels.target_ids) if tokens is None else tokens, torch.is_grad_enabled())
+    tokens = len(labels.target_ids) if tokens is None else tokens
+    job = _Job(labels, weights, draws, tokens, torch.is_grad_enabled())
     return MixedLoss(*_LogitsLoss.apply(logits, mask, job))
 
 
@@ -74,6 +85,7 @@ class _Source(Protocol):
 class _Job:
     labels: Labels
     weights: Loss
+    draws: int | None
     tokens: Tensor | int
     with_gradient: bool
 
@@ -102,7 +114,7 @@ class _Job:
         with torch.set_grad_enabled(self.with_gradient):
             inputs = [values.detach().requires_grad_() for values in (support, target, mass.log() + top[:, 0])]
             student = view(inputs[0], inputs[2], real, logits.shape[1])
-            kl = divergence(self.weights, student, labels.support_logprobs).sum()
+            kl = divergence(self.weights, student, labels.support_logprobs, self.draws).sum()
             ce = (student.log_total - inputs[1]).sum()
             total = (self.weights.kl * kl + self.weights.cross_entropy * ce) / self.tokens
         if self.with_gradient:

@@ -37,8 +37,13 @@ def view(support: Tensor, log_rest: Tensor, real: Tensor, vocabulary: int) -> St
     return StudentView(support, log_rest, torch.logaddexp(log_support, log_rest), vocabulary)
 
 
-def divergence(loss: Loss, student: StudentView, support_logprobs: Tensor) -> Tensor:
-    """The divergence that `loss.objective` names; support_logprobs [N, K] is -inf where there is no entry."""
+def divergence(loss: Loss, student: StudentView, support_logprobs: Tensor, draws: int | None = None) -> Tensor:
+    """The divergence that `loss.objective` names; support_logprobs [N, K] is -inf where there is no entry.
+
+    With `draws` the support is what that many draws met, and the divergence the only one that they estimate.
+    """
+    if draws is not None:
+        return drawn_kl(student, support_logprobs, draws)
     if loss.objective == "renormalised_kl":
         return renormalised_kl(student, support_logprobs, loss.temperature)
     if loss.objective == "reverse_kl":
@@ -84,9 +89,23 @@ def renormalised_kl(student: StudentView, support_logprobs: Tensor, temperature:
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1)
 
 
-def sampled_cross_entropy(student: StudentView, weights: Tensor) -> Tensor:
-    """Cross-entropy of the student under weights [N, K] of tokens, 0 where there is no entry."""
-    return (weights.to(student.support.dtype) * (student.log_total[:, None] - student.support)).sum(1)
+def drawn_kl(student: StudentView, support_logprobs: Tensor, draws: int) -> Tensor:
+    """KL(teacher || student) over the whole vocabulary, estimated from the tokens that systematic draws met.
+
+    Value and gradient are right in expectation, whatever the student; a single value may be negative.
+    """
+    log_p = support_logprobs.to(student.support.dtype)
+    log_q = student.support - student.log_total[:, None]
+    return (drawn_weights(log_p, draws) * (log_p.masked_fill(log_p == -torch.inf, 0.0) - log_q)).sum(1)
+
+
+def drawn_weights(support_logprobs: Tensor, draws: int) -> Tensor:
+    """What stands for the probabilities of tokens that were drawn: max(p, 1 / draws), 0 where there is no entry.
+
+    A token is drawn with probability min(1, draws x p), so this over all tokens is p in expectation (the estimator of
+    Horvitz and Thompson, 1952).
+    """
+    return support_logprobs.exp().clamp_min(1.0 / draws).masked_fill(support_logprobs == -torch.inf, 0.0)
 
 
 def teacher_mass(support_logprobs: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,20 +12,24 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from distill_data.errors import StudentError
+from distill_data.student.chunked_loss import ROWS
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.dataset import SoftLabelDataset
-from distill_data.student.forward import label_logits, quiet_transformers
-from distill_data.student.losses import bucket_entropy, cross_entropy, tail_bucket_kl
+from distill_data.student.forward import logit_chunks, plain_head, quiet_transformers
+from distill_data.student.losses import cross_entropy, drawn_kl, tail_bucket_kl, teacher_entropy
 from distill_data.student.result import EvaluationResult
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
 from distill_data.student_config import Evaluate
 
 
-def evaluate_student(model: PreTrainedModel, labels: pa.Table, evaluate: Evaluate, max_length: int) -> EvaluationResult:
+def evaluate_student(
+    model: PreTrainedModel, labels: pa.Table, evaluate: Evaluate, max_length: int, draws: int | None = None
+) -> EvaluationResult:
     """Evaluate a student, trained or not, on the first `evaluate.max_traces` rows of a SOFT_LABELS_SCHEMA
     table.
 
-    Runs on the device where the model is, and leaves the model as it found it.
+    With `draws`, those of sampled soft labels, KL and entropy are estimates of those over the whole vocabulary. Runs
+    on the device where the model is, and leaves the model as it found it.
 
     Raises:
         StudentError: there is no held-out trace, none fits max_length, or ids do not fit the student.
@@ -39,7 +43,9 @@ def evaluate_student(model: PreTrainedModel, labels: pa.Table, evaluate: Evaluat
     training = model.training
     model.eval()
     with torch.inference_mode(), quiet_transformers():
-        totals = [_batch_totals(model, {k: v.to(model.device) for k, v in batch.items()}) for batch in loader]
+        head = plain_head(model)
+        on_device = ({name: values.to(model.device) for name, values in batch.items()} for batch in loader)
+        totals = [_batch_totals(model, head, batch, draws) for batch in on_device]
     model.train(training)
     tokens, *sums = torch.stack(totals).sum(0).tolist()
     kl, student_ce, teacher_ce, entropy, agreements = (total / tokens for total in sums)
@@ -56,18 +62,21 @@ def evaluate_student(model: PreTrainedModel, labels: pa.Table, evaluate: Evaluat
     )
 
 
-def _batch_totals(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+def _batch_totals(model: PreTrainedModel, head: Any, batch: dict[str, Tensor], draws: int | None) -> Tensor:
     """Sums over one batch: tokens, KL, both cross-entropies, entropy, agreements; float64 [6]."""
-    logits = label_logits(model, batch)
-    support_ids, support_logprobs = batch["support_ids"], batch["support_logprobs"]
-    per_token = torch.stack(
-        [
-            torch.ones_like(batch["sampled_logprobs"]),
-            tail_bucket_kl(logits, support_ids, support_logprobs),
-            cross_entropy(logits, batch["target_ids"]),
-            -batch["sampled_logprobs"],
-            bucket_entropy(support_logprobs),
-            (logits.argmax(1) == support_ids[:, 0]).float(),
-        ]
-    )
-    return per_token.double().sum(1).cpu()
+    sums = torch.zeros(6, dtype=torch.float64)
+    for part, logits in logit_chunks(model, head, batch, ROWS):
+        support_ids, support_logprobs = batch["support_ids"][part], batch["support_logprobs"][part]
+        support = (logits, support_ids, support_logprobs)
+        per_token = torch.stack(
+            [
+                torch.ones_like(batch["sampled_logprobs"][part]),
+                tail_bucket_kl(*support) if draws is None else drawn_kl(*support, draws),
+                cross_entropy(logits, batch["target_ids"][part]),
+                -batch["sampled_logprobs"][part],
+                teacher_entropy(support_logprobs, draws),
+                (logits.argmax(1) == support_ids[:, 0]).float(),
+            ]
+        )
+        sums += per_token.double().sum(1).cpu()
+    return sums

@@ -12,10 +12,24 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 
-def label_logits(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Logits [N, V], in the model's precision, at the N positions that `batch["label_mask"]` marks."""
+def logit_chunks(
+    model: Any, head: nn.Linear | None, batch: dict[str, Tensor], rows: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Logits [C, V] at the positions with labels, at most `rows` at a time, and which of these positions they are.
+
+    With `plain_head(model)` no more logits than these are ever made.
+    """
+    if head is not None:
+        hidden = label_hidden(model, batch)
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            yield part, head(hidden[part])
+        return
     logits, mask = batch_logits(model, batch)
-    return logits[mask]
+    flat, index = logits.flatten(0, 1), mask.flatten().nonzero()[:, 0]
+    for start in range(0, len(index), rows):
+        part = slice(start, start + rows)
+        yield part, flat[index[part]]
 
 
 def batch_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

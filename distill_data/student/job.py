@@ -83,12 +83,17 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
     """Name the student of a config on a corpus version; loads nothing heavy.
 
     Raises:
-        StudentError: the config has no student.
+        StudentError: the config has no student, or one that cannot learn from these labels.
         ModelError: its model cannot be found.
     """
     student = settings.student
     if student is None:
         raise StudentError("the config has no student: section: add one")
+    if corpus.draws is not None and (objective := student.train.loss.objective) != "forward_kl":
+        raise StudentError(
+            f"{corpus.reference} has sampled soft labels, which do not estimate {objective}: set "
+            "student.train.loss.objective: forward_kl"
+        )
     ingredients = student.model_dump(exclude={"evaluate"}) | {"corpus": corpus.manifest.digest}
     if isinstance(student.model, str):
         ingredients["model"] = model_fingerprint(resolve_model(student.model, student.revision))
@@ -108,7 +113,7 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
 
     def make(folder: Path) -> None:
         labels = plan.corpus.mapped("soft_labels", "train", folder)
-        job = TrainJob(plan.student, labels, _teacher_tokenizer(plan), folder)
+        job = TrainJob(plan.student, labels, _teacher_tokenizer(plan), folder, plan.corpus.draws)
         train_student(job, on_step)
         origin = {"corpus": plan.corpus.reference, "digest": plan.corpus.manifest.digest}
         (folder / "corpus.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
@@ -137,11 +142,11 @@ def evaluate(plan: StudentPlan) -> None:
     labels = plan.corpus.head("soft_labels", "validation", settings.max_traces)
     device: Any = "cuda" if torch.cuda.is_available() else "cpu"
     untrained = load_student(plan.student, _teacher_tokenizer(plan))
-    before = evaluate_student(untrained.to(device), labels, settings, max_length)
+    before = evaluate_student(untrained.to(device), labels, settings, max_length, plan.corpus.draws)
     del untrained
     gc.collect()  # modules hold themselves in cycles, and two big students do not fit
     trained = load_saved_student(plan.folder, trust_remote_code=plan.student.trust_remote_code)
-    after = evaluate_student(trained.to(device), labels, settings, max_length)
+    after = evaluate_student(trained.to(device), labels, settings, max_length, plan.corpus.draws)
     measured = {"corpus": plan.corpus.reference, "before": asdict(before), "after": asdict(after)}
     place((json.dumps(measured, indent=2) + "\n").encode(), plan.evaluation_file)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill_data.student import divergences
-from distill_data.student.divergences import MASKED, StudentView, divergence, teacher_mass, view
+from distill_data.student.divergences import MASKED, StudentView, divergence, drawn_weights, teacher_mass, view
 from distill_data.student_config import Loss
 
 
@@ -82,23 +82,16 @@ def renormalised_kl(logits: Tensor, support_ids: Tensor, support_logprobs: Tenso
     return divergences.renormalised_kl(student, support_logprobs, temperature)
 
 
-def sampled_cross_entropy(logits: Tensor, support_ids: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy per position under tokens drawn from the teacher: unbiased where a cut support is not.
+def drawn_kl(logits: Tensor, support_ids: Tensor, support_logprobs: Tensor, draws: int) -> Tensor:
+    """KL(teacher || student) per position, estimated from drawn tokens without bias where a cut support has one.
 
-    With the unique ids of independent draws from the teacher's full distribution at temperature 1 and weights
-    count / draws, value and gradient are those of the dense cross-entropy in expectation; the gradient is also that
-    of KL(teacher || student) (Anshumann et al., 2025, "Sparse Logit Sampling", ACL). The weights of draws from
-    another proposal have to be importance-corrected.
-
-    Args:
-        logits: [N, V], any float type, finite.
-        support_ids: int64 [N, K], unique in a row, column 0 always real.
-        weights: float [N, K], 0 where there is no entry.
-
-    Returns:
-        [N], nats: the teacher's entropy above the KL.
+    The support is what `draws` systematic draws from the teacher's full distribution at temperature 1 met
+    (`distill_data.soft_labels.select_drawn`); shapes as in `tail_bucket_kl`, and V at least the teacher's. Over the
+    draws, value and gradient are those of the dense KL in expectation (Anshumann et al., 2025, "Sparse Logit
+    Sampling", ACL, with independent draws). A single value may be negative.
     """
-    return divergences.sampled_cross_entropy(_student(logits, support_ids, weights > 0), weights)
+    real = support_logprobs > -torch.inf
+    return divergences.drawn_kl(_student(logits, support_ids, real), support_logprobs, draws)
 
 
 def cross_entropy(logits: Tensor, target_ids: Tensor) -> Tensor:
@@ -113,23 +106,30 @@ def mixed_loss(
     support_logprobs: Tensor,
     weights: Loss,
     tokens: Tensor | int | None = None,
+    draws: int | None = None,
 ) -> MixedLoss:
     """weights.kl x divergence + weights.cross_entropy x CE, means over `tokens` completion tokens.
 
     `tokens` is N when left out; with gradient accumulation it is the number of completion tokens in all
-    batches of the step, so that every token weighs the same whichever batch it is in. target_ids is
-    int64 [N]; other shapes as in `tail_bucket_kl`.
+    batches of the step, so that every token weighs the same whichever batch it is in. `draws` are those of
+    sampled soft labels. target_ids is int64 [N]; other shapes as in `tail_bucket_kl`.
     """
     student = _student(logits, support_ids, support_logprobs > -torch.inf)
     divisor = len(target_ids) if tokens is None else tokens
-    kl = divergence(weights, student, support_logprobs).sum() / divisor
+    kl = divergence(weights, student, support_logprobs, draws).sum() / divisor
     target_logits = precise(logits.gather(1, target_ids[:, None])[:, 0])
     ce = (student.log_total - target_logits).sum() / divisor
     return MixedLoss(weights.kl * kl + weights.cross_entropy * ce, kl.detach(), ce.detach())
 
 
-def bucket_entropy(support_logprobs: Tensor) -> Tensor:
-    """Entropy [N] of the teacher's bucketed distribution, nats: a lower bound of its real entropy."""
+def teacher_entropy(support_logprobs: Tensor, draws: int | None = None) -> Tensor:
+    """Entropy [N] of the teacher's bucketed distribution, nats: a lower bound of its real entropy.
+
+    With `draws` it is an estimate of the real one, right in expectation.
+    """
+    if draws is not None:
+        log_p = support_logprobs.masked_fill(support_logprobs == -torch.inf, 0.0)
+        return -(drawn_weights(support_logprobs, draws) * log_p).sum(1)
     p, tail = teacher_mass(support_logprobs)
     return -(torch.xlogy(p, p).sum(1) + torch.xlogy(tail, tail))
 

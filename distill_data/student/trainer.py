@@ -76,13 +76,17 @@ class Recorder(TrainerCallback):
 
 
 class SoftLabelTrainer(Trainer):
-    """The transformers Trainer with the distillation loss, a mean over all completion tokens of a step."""
+    """The transformers Trainer with the distillation loss, a mean over all completion tokens of a step.
+
+    `draws` are those of sampled soft labels.
+    """
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *args: Any, weights: Loss, recorder: Recorder, **kwargs: Any):
+    def __init__(self, *args: Any, weights: Loss, draws: int | None, recorder: Recorder, **kwargs: Any):
         super().__init__(*args, callbacks=[recorder], **kwargs)
         self.weights = weights
+        self.draws = draws
         self.recorder = recorder
         self.head = plain_head(self.model)
 
@@ -112,6 +116,6 @@ class SoftLabelTrainer(Trainer):
     def _losses(self, model: Any, inputs: Any, tokens: Any) -> MixedLoss:
         labels = Labels(inputs["target_ids"], inputs["support_ids"], inputs["support_logprobs"])
         if self.head is None or model is not self.model:  # what wraps a model may need to be called itself
-            return logits_loss(*batch_logits(model, inputs), labels, self.weights, tokens)
+            return logits_loss(*batch_logits(model, inputs), labels, self.weights, tokens, self.draws)
         with self.accelerator.autocast():  # otherwise part of the model's own forward
-            return head_loss(label_hidden(model, inputs), self.head, labels, self.weights, tokens)
+            return head_loss(label_hidden(model, inputs), self.head, labels, self.weights, tokens, self.draws)

@@ -25,12 +25,16 @@ from distill_data.student_config import Student, Train
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What to train on what: `labels` is a table of SOFT_LABELS_SCHEMA, `tokenizer` the teacher's own."""
+    """What to train on what: `labels` is a table of SOFT_LABELS_SCHEMA, `tokenizer` the teacher's own.
+
+    `draws` are those of sampled soft labels.
+    """
 
     student: Student
     labels: pa.Table
     tokenizer: Any
     output: Path
+    draws: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
             train_dataset=dataset,
             data_collator=PackedCollator() if packed else SoftLabelCollator(job.tokenizer.pad_token_id or 0),
             weights=train.loss,
+            draws=job.draws,
             recorder=recorder,
         )
         trainer.remove_callback(PrinterCallback)

@@ -28,8 +28,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One finished request: T completion tokens and the K likeliest tokens at each of them.
+    """One finished request: T completion tokens and K tokens of the distribution at each of them.
 
+    These are the likeliest, likeliest first, or, for sampled soft labels, K draws, equal ones side by side.
     Log-probabilities are natural, normalised over the full vocabulary, before temperature.
     `finish_reason` is the engine's own: `stop`, `length`, or what else ended it, then without tokens.
     """
@@ -37,7 +38,7 @@ class Completion:
     request_id: str
     token_ids: np.ndarray  # int32 [T], EOS included
     finish_reason: str
-    top_ids: np.ndarray  # int32 [T, K], likeliest first
+    top_ids: np.ndarray  # int32 [T, K]
     top_logprobs: np.ndarray  # float32 [T, K]
     sampled_logprobs: np.ndarray  # float32 [T]
 

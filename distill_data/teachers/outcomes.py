@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distill_data.records import SoftLabels, Trace
-from distill_data.soft_labels import empty_soft_labels, select_support
+from distill_data.soft_labels import empty_soft_labels, select_drawn, select_support
 from distill_data.teacher_config import Sampling, SoftLabelSelection
 from distill_data.teachers.base import Completion
 from distill_data.teachers.rendering import RenderedPrompt
@@ -51,7 +51,8 @@ def outcome_of(wanted: Wanted, completion: Completion, selection: SoftLabelSelec
     if reason == "length" and tokens < wanted.sampling.max_tokens:
         reason = "context"  # vLLM cuts at the end of the context without saying so
     try:
-        labels = select_support(completion.top_ids, completion.top_logprobs, completion.sampled_logprobs, selection)
+        select = select_drawn if selection.kind == "sampled" else select_support
+        labels = select(completion.top_ids, completion.top_logprobs, completion.sampled_logprobs, selection)
     except ValueError as error:
         return failed(wanted, "nonfinite_logprobs", f"in {tokens} tokens: {error}")
     return Outcome(wanted, completion.token_ids, reason, labels)

@@ -15,6 +15,7 @@ from distill_data import teacher_config
 from distill_data.teachers.base import Completion, Request
 
 _CONTEXT = 1 << 20
+_WIDTH = 64  # tokens with a probability, of those that sampled soft labels are drawn from
 
 
 class ReplayTeacher:
@@ -50,19 +51,31 @@ class ReplayTeacher:
             ids, cut = request.token_ids[1:], self.max_model_len
         token_ids = np.array(ids[:cut], np.int32)
         top_ids, top_logprobs = self._distribution(token_ids, random)
+        sampled_logprobs = top_logprobs[:, 0]
+        if self._teacher.soft_labels.kind == "sampled":
+            ranks = _systematic_draws(top_logprobs, self._teacher.soft_labels.draws, random)
+            top_ids, top_logprobs = (np.take_along_axis(whole, ranks, axis=1) for whole in (top_ids, top_logprobs))
         return Completion(
             request_id=request.request_id,
             token_ids=token_ids,
             finish_reason="stop" if len(token_ids) == len(ids) else "length",
             top_ids=top_ids,
             top_logprobs=top_logprobs,
-            sampled_logprobs=top_logprobs[:, 0],
+            sampled_logprobs=sampled_logprobs,
         )
 
     def _distribution(self, token_ids: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Halving probabilities over distinct tokens, the sampled one first."""
-        width = min(self._teacher.soft_labels.max_support, self.vocab_size)
+        kept = self._teacher.soft_labels
+        width = min(_WIDTH if kept.kind == "sampled" else kept.max_support, self.vocab_size)
         top_ids = (token_ids[:, None] + np.arange(width, dtype=np.int32)) % self.vocab_size
         first = random.uniform(0.3, 0.9, size=(len(token_ids), 1))
         probabilities = np.concatenate([first, (1 - first) * 0.5 ** np.arange(1, width)], axis=1)
         return top_ids, np.log(probabilities).astype(np.float32)
+
+
+def _systematic_draws(logprobs: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
+    """Ranks of the drawn tokens, ascending: int [T, draws]; see `vllm_draws.systematic_draws`."""
+    points = (np.arange(draws) + random.uniform(size=(len(logprobs), 1))) / draws
+    edges = np.exp(logprobs).cumsum(axis=1)[:, :-1]  # the last token has what is left
+    return (points[:, :, None] >= edges[:, None, :]).sum(axis=2)

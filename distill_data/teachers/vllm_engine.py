@@ -16,6 +16,7 @@ from distill_data.errors import TeacherError
 from distill_data.teachers.base import Completion, Request, RequestRefused
 from distill_data.teachers.logprob_rows import LogprobRows
 from distill_data.teachers.vllm_cpu import configure_cpu, let_seeds_survive_chunks
+from distill_data.teachers.vllm_draws import Draws, configure_draws
 from distill_data.teachers.vllm_top_k import use_fast_top_k
 
 SCORED_TOKENS_AT_ONCE = 1024
@@ -33,6 +34,9 @@ class VllmTeacher:
         eager = on_cpu if teacher.engine.enforce_eager is None else teacher.engine.enforce_eager
         if on_cpu:
             configure_cpu(teacher.engine, eager)
+        draws = teacher.soft_labels.kind == "sampled"
+        if draws:
+            configure_draws()
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -41,13 +45,14 @@ class VllmTeacher:
             arguments.setdefault("block_size", 32)
             use_fast_top_k()
             let_seeds_survive_chunks()
+        self._draws = Draws() if draws else None
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self._requests: Any = self._engine.output_processor.request_states  # by the name that add_request returns
         model = self._engine.model_config
         self.tokenizer = self._engine.get_tokenizer()
         self.max_model_len = model.max_model_len
         self.vocab_size = model.get_vocab_size()
-        self._width = min(teacher.soft_labels.max_support, self.vocab_size)
+        self._width = min(teacher.soft_labels.most_kept, self.vocab_size)
         self._scores = teacher.mode == "score"
 
     def add(self, request: Request) -> None:
@@ -66,7 +71,9 @@ class VllmTeacher:
 
     def step(self) -> list[Completion]:
         """Advance the engine by one step; see `base.Teacher.step`."""
-        finished = (output for output in self._engine.step() if output.finished)
+        finished = [output for output in self._engine.step() if output.finished]
+        if finished and self._draws is not None:
+            self._draws.check()
         return [self._scored(output) if self._scores else self._generated(output) for output in finished]
 
     def tokens_in_flight(self) -> int:
@@ -111,7 +118,7 @@ class VllmTeacher:
 def _completion(
     request_id: str, finish_reason: str, token_ids: np.ndarray, rows: tuple[np.ndarray, np.ndarray]
 ) -> Completion:
-    """VLLM's rows are [token, top 1 … top k], the token twice: column 0 is only kept as its value."""
+    """VLLM's rows are [token, top 1 … top k], the token twice: column 0 is only kept as its value. So are draws."""
     ids, logprobs = rows
     if not np.array_equal(ids[:, 0], token_ids):
         raise TeacherError(
@@ -147,7 +154,7 @@ def _engine_arguments(folder: Path, teacher: teacher_config.Teacher, eager: bool
         "gpu_memory_utilization": engine.gpu_memory_utilization,
         "enforce_eager": eager,
         "logprobs_mode": "raw_logprobs",
-        "max_logprobs": teacher.soft_labels.max_support,
+        "max_logprobs": teacher.soft_labels.most_kept,
         "hf_overrides": {"head_dtype": "float32"},
         "enable_prefix_caching": True,
         "disable_log_stats": True,

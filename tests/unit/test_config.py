@@ -190,6 +190,18 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         (["teacher.mode=score", "teacher.sampling.samples=2"],
          "teacher: mode is score and sampling.samples 2, which would score the same completion 2 times: set samples: "
          "1"),
+        (["teacher.soft_labels={kind: sampled, min_prob: 0.01}"],
+         "teacher.soft_labels: min_prob is 0.01 and kind sampled, which does not look at it: leave min_prob out or set "
+         "kind: support"),
+        (["teacher.soft_labels={kind: sampled, preset: compact}"],
+         "teacher.soft_labels: preset is 'compact' and kind sampled, which does not look at it: leave preset out or "
+         "set kind: support"),
+        (["teacher.soft_labels={draws: 20}"],
+         "teacher.soft_labels: draws is 20 and kind support, which does not look at it: leave draws out or set kind: "
+         "sampled"),
+        (["teacher.soft_labels={kind: sampled}", "teacher.engine.tensor_parallel_size=2"],
+         "teacher: soft_labels.kind is sampled and engine.tensor_parallel_size 2: tokens are drawn where an engine "
+         "runs in the worker's own process, so set tensor_parallel_size: 1 or kind: support"),
         (["teacher.mode=score"],
          "teacher.mode is score and source 'chain_sum' is reasoning_gym, which has no completions: use source: "
          "dataset"),

@@ -143,6 +143,8 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "sampling.stop_token_ids": ([7], True),
     "sampling.seed": (9, True),
     "retry_truncated": ({"max_tokens": 999}, False),
+    "soft_labels.kind": ("sampled", True),
+    "soft_labels.draws": (50, False),  # another number is refused without kind: sampled, see below
     "soft_labels.preset": ("compact", True),
     "soft_labels.min_prob": (0.01, True),
     "soft_labels.max_support": (9, True),
@@ -215,6 +217,16 @@ def test_what_is_only_scored_does_not_depend_on_sampling() -> None:
     }
     assert scored == {id_of({"mode": "score"})}
     assert "sampling" not in teacher_ingredients(teacher_config.Teacher(model="org/name", mode="score"), SOURCE)
+
+
+def test_of_sampled_labels_the_draws_and_the_rounding_count() -> None:
+    drawn = {"soft_labels.kind": "sampled"}
+    assert id_of(drawn) == id_of({**drawn, "soft_labels.draws": 50})
+    others = [{}, {"soft_labels.draws": 51}, {"soft_labels.rounding": "float16"}]
+    assert len({id_of({}), *(id_of(drawn | other) for other in others)}) == 4
+    kept = teacher_config.Teacher.model_validate({"model": "org/name", "soft_labels": {"kind": "sampled"}})
+    told = teacher_ingredients(kept, SOURCE)["soft_labels"]
+    assert told == {"kind": "sampled", "draws": 50, "rounding": "graded"}
 
 
 def test_a_preset_is_only_its_values() -> None:

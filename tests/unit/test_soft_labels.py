@@ -11,6 +11,7 @@ from distill_data.soft_labels import (
     empty_soft_labels,
     pad_support,
     round_logprobs,
+    select_drawn,
     select_support,
     support_offsets,
     tail_mass,
@@ -60,6 +61,24 @@ def test_rank_one_stays_where_nothing_is_likely() -> None:
     assert labels.support_ids.tolist() == [0, 5]
 
 
+def test_drawn_tokens_are_kept_once_and_likeliest_first() -> None:
+    drawn = np.array([[4, 4, 4, 7, 9], [2, 2, 2, 2, 2], [1, 2, 3, 4, 5]])
+    p = {4: 0.3, 7: 0.05, 9: 0.6, 2: 0.1, 1: 0.2, 3: 0.1, 5: 0.4}
+    logprobs = np.log(np.vectorize(p.get)(drawn))
+    kept = SoftLabelSelection(kind="sampled", draws=5, rounding="float16")
+    labels = select_drawn(drawn, logprobs, np.log([0.3, 0.1, 0.4]), kept)
+    assert labels.support_counts.tolist() == [3, 1, 5]
+    assert labels.support_ids.tolist() == [9, 4, 7, 2, 5, 4, 1, 2, 3]
+    np.testing.assert_allclose(np.exp(labels.support_logprobs), [p[i] for i in labels.support_ids], rtol=2e-3)
+    assert labels.support_counts.dtype == np.uint8 and labels.support_logprobs.dtype == np.float16
+
+
+def test_255_drawn_tokens_fit_their_count() -> None:
+    drawn = np.arange(510).reshape(2, 255)
+    labels = select_drawn(drawn, np.full(drawn.shape, -5.5), np.zeros(2), SoftLabelSelection(kind="sampled", draws=255))
+    assert labels.support_counts.tolist() == [255, 255] and len(labels.support_ids) == 510
+
+
 def test_255_kept_tokens_fit_their_count() -> None:
     ids, logprobs = distributions(2, 400, 300)
     labels = select_support(ids, logprobs, logprobs[:, 0], selection(0.0, 255))
@@ -76,6 +95,8 @@ def test_what_is_not_finite_is_refused(bad: float, where: str) -> None:
     target[2] = bad
     with pytest.raises(ValueError, match="not finite"):
         select_support(ids, logprobs, sampled, selection(0.001, 8))
+    with pytest.raises(ValueError, match="not finite"):
+        select_drawn(ids, logprobs, sampled, SoftLabelSelection(kind="sampled", draws=8))
 
 
 def test_beyond_max_support_nobody_looks() -> None:

@@ -14,11 +14,18 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from distill_data.records import SOFT_LABELS_SCHEMA
 from distill_data.soft_labels import select_support
+from distill_data.student.forward import batch_logits
 from distill_data.student.model import load_saved_student
 from distill_data.teacher_config import SoftLabelSelection
 
 TOP = 128
 TRACES = 40
+
+
+def label_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits [N, V] at the N positions with labels."""
+    logits, mask = batch_logits(model, batch)
+    return logits[mask]
 
 
 def label_table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -15,10 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill_data.student import chunked_loss
 from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
-from distill_data.student.forward import batch_logits, label_hidden, label_logits, plain_head
+from distill_data.student.forward import batch_logits, label_hidden, plain_head
 from distill_data.student.losses import MixedLoss, mixed_loss
 from distill_data.student.training import TrainJob, train_student
 from distill_data.student_config import FromConfig, Loss, Student, Train
+from tests.unit.student.conftest import label_logits
 
 VOCABULARY, ROWS = 40, 4
 SMALL: dict[str, Any] = {
@@ -89,11 +90,21 @@ def make_batch() -> tuple[dict[str, Tensor], Labels]:
     return batch, make_labels(int(mask.sum()))
 
 
-def chunked(model: Any, batch: dict[str, Tensor], labels: Labels, weights: Loss) -> MixedLoss:
+def chunked(model: Any, batch: dict[str, Tensor], labels: Labels, weights: Loss, draws: int | None = None) -> MixedLoss:
     head = plain_head(model)
     if head is None:
-        return logits_loss(*batch_logits(model, batch), labels, weights, 30)
-    return head_loss(label_hidden(model, batch), head, labels, weights, 30)
+        return logits_loss(*batch_logits(model, batch), labels, weights, 30, draws)
+    return head_loss(label_hidden(model, batch), head, labels, weights, 30, draws)
+
+
+def test_drawn_labels_are_passed_on() -> None:
+    for fields in (next(iter(PLAIN.values())), next(iter(TRANSFORMED.values()))):
+        model, (batch, labels) = make_model(fields), make_batch()
+        whole = mixed_loss(label_logits(model, batch), *labels, Loss(), 30, draws=5)
+        expected = gradients_of(model, whole.total)
+        parts = chunked(model, batch, labels, Loss(), draws=5)
+        torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradients_of(model, parts.total), expected, rtol=1e-4, atol=1e-6)
 
 
 def gradients_of(model: Any, total: Tensor) -> dict[str, Tensor]:

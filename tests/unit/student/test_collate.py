@@ -13,9 +13,8 @@ from distill_data.records import SoftLabels
 from distill_data.soft_labels import tail_mass
 from distill_data.student.collate import PackedCollator, SoftLabelCollator, as_rectangle
 from distill_data.student.dataset import SoftLabelDataset
-from distill_data.student.forward import label_logits
 from distill_data.student.model import check_packing
-from tests.unit.student.conftest import TRACES, label_table
+from tests.unit.student.conftest import TRACES, label_logits, label_table
 from tests.unit.student.test_dataset import row
 
 LABELS = ("target_ids", "sampled_logprobs", "support_ids", "support_logprobs", "tail_logprobs")

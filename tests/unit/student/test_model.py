@@ -15,11 +15,12 @@ from transformers.utils import logging
 from distill_data.errors import ConfigError, ModelError, StudentError
 from distill_data.models import tokenizer_fingerprint
 from distill_data.student.collate import SoftLabelCollator
-from distill_data.student.forward import label_logits, quiet_transformers
+from distill_data.student.forward import quiet_transformers
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
 from distill_data.student_config import FromConfig, Student, Train
 from tests.tiny_model import make_tokenizer
+from tests.unit.student.conftest import label_logits
 
 LLAMA = {
     "model_type": "llama",
