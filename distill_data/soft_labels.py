@@ -16,7 +16,11 @@ from distill_data.teacher_config import Rounding, SoftLabelSelection
 
 # Mantissa bits of log p, by how unlikely the token is: |log p| < 1/2, < 1, < 2, < 4, < 8, and beyond. What an error of
 # log p does to a gradient is in proportion to p.
-MANTISSA_BITS: dict[Rounding, tuple[int, ...]] = {"graded": (5, 6, 6, 5, 4, 3), "float16": (10,) * 6}
+MANTISSA_BITS: dict[Rounding, tuple[int, ...]] = {
+    "graded": (5, 6, 6, 5, 4, 3),
+    "fine": (7, 8, 8, 7, 6, 5),
+    "float16": (10,) * 6,
+}
 
 
 def select_support(
@@ -122,10 +126,10 @@ def pad_support(labels: SoftLabels) -> tuple[np.ndarray, np.ndarray]:
     shape = len(counts), int(counts.max(initial=1))
     if len(ids) == math.prod(shape):
         return ids.reshape(shape), logprobs.reshape(shape)
-    kept = np.flatnonzero(np.arange(shape[1], dtype=np.uint8) < counts[:, None])
+    kept = np.arange(shape[1], dtype=np.uint8) < counts[:, None]
     padded_ids, padded = np.zeros(shape, ids.dtype), np.full(shape, -np.inf, np.float32)
-    padded_ids.ravel()[kept] = ids
-    padded.ravel()[kept] = logprobs
+    padded_ids[kept] = ids
+    padded[kept] = logprobs
     return padded_ids, padded
 
 

@@ -13,6 +13,7 @@ Batching = Annotated[
     Literal["padded", "length_grouped", "packed"], Field(exclude_if=lambda batching: batching == "padded")
 ]
 Objective = Literal["forward_kl", "renormalised_kl", "reverse_kl", "jsd"]
+Unlabelled = Literal["refuse", "cross_entropy"]
 
 
 class FromConfig(Section):
@@ -31,12 +32,9 @@ class FromConfig(Section):
 
 
 class Loss(Section):
-    """loss = kl x objective + cross_entropy x CE(sampled token), means over completion tokens.
+    """loss = kl x objective + cross_entropy x CE(sampled token), means over completion tokens."""
 
-    A trace with a position that has no soft labels is refused, whatever the objective.
-    """
-
-    # At their defaults the next three are left out of what a student is named by: older students keep their names.
+    # At their defaults the next four are left out of what a student is named by: older students keep their names.
     objective: Annotated[Objective, Field(exclude_if=lambda objective: objective == "forward_kl")] = "forward_kl"
     """How far the student is from the teacher. `forward_kl`: KL(teacher || student) on the support, with the tail as
     one bucket on both sides. `renormalised_kl`: both normalised over the support, the tail forgotten. `reverse_kl`:
@@ -47,6 +45,9 @@ class Loss(Section):
     tail of which only the mass is known cannot be tempered."""
     beta: Annotated[float, Field(ge=0.0, le=1.0, exclude_if=lambda beta: beta == 0.5)] = 0.5
     """The teacher's share in the mixture of `jsd`: 0 is the forward KL, 1 the reverse KL, as in TRL's GKD trainer."""
+    unlabelled: Annotated[Unlabelled, Field(exclude_if=lambda unlabelled: unlabelled == "refuse")] = "refuse"
+    """What a completion token without soft labels is to the student. `refuse`: a reason not to train; the trace is
+    named. `cross_entropy`: a hard label, its objective is -log q(token). Only of `forward_kl`."""
     kl: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the objective."""
     cross_entropy: Annotated[float, Field(ge=0.0)] = 0.1
@@ -73,6 +74,15 @@ class Loss(Section):
             raise ValueError(
                 f"beta is {self.beta:g} and objective {self.objective}, which has none: leave beta out or set "
                 "objective: jsd"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_hard_label_is_a_forward_kl(self) -> Loss:
+        if self.unlabelled == "cross_entropy" and self.objective != "forward_kl":
+            raise ValueError(
+                f"unlabelled is cross_entropy and objective {self.objective}, which of one sure token is no "
+                "cross-entropy: set objective: forward_kl or unlabelled: refuse"
             )
         return self
 

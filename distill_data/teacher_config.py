@@ -18,10 +18,10 @@ EXECUTION_OPTIONS = {
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 LabelKind = Literal["support", "sampled"]
 DRAWS = 50  # as in the paper that the method is from
-Rounding = Literal["graded", "float16"]
+Rounding = Literal["graded", "fine", "float16"]
 SOFT_LABEL_PRESETS: dict[str, dict[str, Any]] = {  # `balanced` is what the fields' defaults say
     "compact": {"min_prob": 0.004, "max_support": 64},
-    "faithful": {"min_prob": 0.0003, "max_support": 128, "rounding": "float16"},
+    "faithful": {"min_prob": 0.0003, "max_support": 128, "rounding": "fine"},
 }
 
 
@@ -84,7 +84,8 @@ class SoftLabelSelection(Section):
     max_support: Annotated[int, Field(ge=1, le=255)] = 64
     """Keep at most this many tokens per position; the rest is the tail bucket."""
     rounding: Annotated[Rounding, Field(exclude_if=lambda rounding: rounding == "graded")] = "graded"
-    """`graded`: log-probabilities with fewer bits the less likely a token is. `float16`: with all its 10."""
+    """`graded`: log-probabilities with fewer bits the less likely a token is. `fine`: the same with two bits more.
+    `float16`: with all its 10."""
 
     @model_validator(mode="before")
     @classmethod

@@ -28,6 +28,11 @@ DRAWN_LINES = f"""\
 distribution[ids] = np.maximum(p, 1 / draws)  # in expectation over the draws"""
 """The same where soft labels are sampled: an estimate."""
 
+_ROUNDED = {
+    "graded": "rounded with fewer bits the less likely the token: by at most 1/32 of log p where p > 0.0003",
+    "fine": "rounded with fewer bits the less likely the token: by at most 1/128 of log p where p > 0.0003",
+    "float16": "in full float16",
+}
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")]  # fmt: skip
 
@@ -62,6 +67,7 @@ def render_card(manifest: Manifest) -> str:
         explain=DROP_REASONS,
         draws=teacher["soft_labels"].get("draws", DRAWS) if sampled else None,
         rebuild=DRAWN_LINES if sampled else REBUILD_LINES,
+        rounding=_ROUNDED[teacher["soft_labels"].get("rounding", "graded")],
         total_bytes=sum(file.bytes for file in manifest.files),
     )
 

@@ -66,8 +66,14 @@ def _content_problems(path: Path, facts: FileFacts) -> Iterator[str]:
         return
     if file.metadata.num_rows != facts.rows:
         yield f"{facts.path}: has {file.metadata.num_rows:,} rows, the manifest says {facts.rows:,}"
-    if family not in SCHEMAS or not file.schema_arrow.equals(SCHEMAS[family]):
+    if family not in SCHEMAS or not _nullable(file.schema_arrow).equals(_nullable(SCHEMAS[family])):
         yield f"{facts.path}: its columns are not those of {family} in this schema version"
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    """The same without the word that nothing in its lists is null, which older versions do not say."""
+    kinds = ((field.name, field.type) for field in schema)
+    return pa.schema([(name, pa.list_(kind.value_type) if pa.types.is_list(kind) else kind) for name, kind in kinds])
 
 
 def _unlisted(corpus: Corpus) -> list[str]:

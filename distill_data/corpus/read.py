@@ -126,9 +126,10 @@ class Corpus:
             CorpusError: as for `table`, or the folder cannot be written.
         """
         self._checked_files(family, split)  # before anything is written
-        batches = self.batches(family, split, _MAPPED_BATCH_ROWS)
+        schema = SCHEMAS[family]  # older versions do not say that nothing is null
+        batches = (batch.cast(schema) for batch in self.batches(family, split, _MAPPED_BATCH_ROWS))
         try:
-            return mapped_table(SCHEMAS[family], batches, folder)
+            return mapped_table(schema, batches, folder)
         except OSError as error:
             where = folder or tempfile.gettempdir()
             raise CorpusError(

@@ -6,7 +6,14 @@ import pyarrow as pa
 
 from distill_data.corpus.decide import Assembly, split_part
 from distill_data.identity import trace_id
-from distill_data.records import MESSAGES, REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA, Message
+from distill_data.records import (
+    MESSAGES,
+    REJECTED_SCHEMA,
+    SOFT_LABEL_FIELDS,
+    SOFT_LABELS_SCHEMA,
+    TRACES_SCHEMA,
+    Message,
+)
 from distill_data.teacher_config import Teacher
 from distill_data.teachers.rendering import with_system_prompt
 
@@ -34,7 +41,8 @@ def trace_rows(job: Assembly, decisions: pa.Table, part: pa.Table) -> pa.Table:
 
 def soft_label_rows(traces: pa.Table, part: pa.Table) -> pa.Table:
     """Rows of SOFT_LABELS_SCHEMA, aligned with rows of `trace_rows`."""
-    return _in_schema({**_columns(part), "trace_id": traces["trace_id"]}, SOFT_LABELS_SCHEMA)
+    labels = part.select([name for name, _ in SOFT_LABEL_FIELDS])
+    return labels.add_column(0, "trace_id", traces["trace_id"]).cast(SOFT_LABELS_SCHEMA)
 
 
 def dropped_prompt_rows(dropped: pa.Table) -> pa.Table:

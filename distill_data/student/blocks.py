@@ -1,4 +1,7 @@
-"""Record batches of soft labels as flat numpy views, and single traces out of them; nothing is copied."""
+"""Record batches of soft labels as flat numpy views, and single traces out of them.
+
+Nothing is copied, unless a position without soft labels is to have a hard one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pyarrow as pa
 
 from distill_data.errors import StudentError
 from distill_data.records import SOFT_LABEL_FIELDS
+from distill_data.student_config import Unlabelled
 
 Row = dict[str, np.ndarray]
 """One trace: prompt_token_ids int32 [P], completion_token_ids int32 [T], sampled_logprobs float32 [T],
@@ -50,18 +54,23 @@ class Block:
     """The traces of one record batch of SOFT_LABELS_SCHEMA, checked to fit together.
 
     Raises:
-        StudentError: a trace's columns do not fit together; it is named.
+        StudentError: a trace's columns do not fit together, or it has a position without soft labels and `unlabelled`
+            is `refuse`; it is named.
     """
 
-    def __init__(self, batch: pa.RecordBatch):
+    def __init__(self, batch: pa.RecordBatch, unlabelled: Unlabelled = "refuse"):
         self._columns = {name: _column(batch.column(name)) for name in COLUMNS}
-        misfits = np.flatnonzero(_misfits(self._columns))
-        if len(misfits):
-            name = batch.column("trace_id")[int(misfits[0])].as_py()
-            raise StudentError(
-                f"the soft labels of trace {name} do not fit its tokens ({len(misfits)} such traces): "
-                "check the corpus with `distill-data corpus verify` and build it again"
-            )
+        _refuse(
+            batch, _misfits(self._columns), "soft labels that do not fit its tokens",
+            "check the corpus with `distill-data corpus verify` and build it again",
+        )  # fmt: skip
+        if self._columns["support_counts"].values.min(initial=1) == 0:
+            if unlabelled == "refuse":
+                _refuse(
+                    batch, _without_labels(self._columns) > 0, "tokens without soft labels",
+                    "leave it out, or set student.train.loss.unlabelled: cross_entropy",
+                )  # fmt: skip
+            self._columns = _with_hard_labels(self._columns)
         # Columns of equal lengths share their offsets; a memoryview gives one of them faster than an array.
         self._offsets = {name: self._columns[name].offsets.data for name in {*_ALIKE.values()}}
         self._values = [(name, like, self._columns[name].values) for name, like in _ALIKE.items()]
@@ -89,16 +98,40 @@ def _column(array: pa.Array) -> Column:
 
 
 def _misfits(columns: dict[str, Column]) -> np.ndarray:
-    """Which rows have no prompt, no completion, a position without support, or columns of other lengths."""
+    """Which rows have no prompt, no completion, a log-probability that is not finite, or columns of other lengths."""
     tokens = columns["completion_token_ids"].lengths
     counts, supports = columns["support_counts"], columns["support_ids"].lengths
     bad = (columns["prompt_token_ids"].lengths < 1) | (tokens < 1)
     bad |= (columns["sampled_logprobs"].lengths != tokens) | (counts.lengths != tokens)
     bad |= (columns["support_logprobs"].lengths != supports) | (counts.row_sums() != supports)
-    if counts.values.min(initial=1) == 0:
-        bad |= Column(counts.values == 0, counts.offsets).row_sums() > 0
     logprobs = columns["support_logprobs"]
     # By bits: numpy widens every float16 before it looks at it.
     if (logprobs.values.view(np.uint16) & 0x7FFF).max(initial=0) >= _NOT_FINITE:
         bad |= Column(~np.isfinite(logprobs.values), logprobs.offsets).row_sums() > 0
     return bad
+
+
+def _refuse(batch: pa.RecordBatch, bad: np.ndarray, what: str, todo: str) -> None:
+    if rows := np.flatnonzero(bad).tolist():
+        name = batch.column("trace_id")[rows[0]].as_py()
+        raise StudentError(f"trace {name} has {what} ({len(rows)} such traces): {todo}")
+
+
+def _without_labels(columns: dict[str, Column]) -> np.ndarray:
+    """Positions of every row that have no support: int64 [rows]."""
+    counts = columns["support_counts"]
+    return Column(counts.values == 0, counts.offsets).row_sums()
+
+
+def _with_hard_labels(columns: dict[str, Column]) -> dict[str, Column]:
+    """The same, where a position without support has the completion's token with probability 1."""
+    counts, ids, logprobs = (columns[name] for name in ("support_counts", "support_ids", "support_logprobs"))
+    bare = counts.values == 0
+    places = np.cumsum(counts.values, dtype=np.int64)[bare]
+    offsets = ids.offsets + np.concatenate(([0], np.cumsum(_without_labels(columns))))
+    tokens = columns["completion_token_ids"].values[bare]
+    return columns | {
+        "support_counts": Column(np.maximum(counts.values, 1), counts.offsets),
+        "support_ids": Column(np.insert(ids.values, places, tokens), offsets),
+        "support_logprobs": Column(np.insert(logprobs.values, places, np.float16(0.0)), offsets),
+    }

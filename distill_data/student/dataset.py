@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from distill_data.errors import StudentError
 from distill_data.student.blocks import COLUMNS, Block, Row
+from distill_data.student_config import Unlabelled
 
 
 class SoftLabelDataset(Dataset[Row]):
@@ -18,15 +19,15 @@ class SoftLabelDataset(Dataset[Row]):
 
     Traces longer than `max_length` (prompt and completion tokens) are left out and counted in `too_long`, never cut.
     `lengths` are those of the rest, int64 [traces], `longest` is the greatest of them, and `max_token_id` the largest
-    id in the table.
+    id in the table. `unlabelled` is student.train.loss.unlabelled.
 
     Raises:
-        StudentError: no trace is left, or a trace's columns do not fit together.
+        StudentError: no trace is left, or one is refused as `blocks.Block` says.
     """
 
-    def __init__(self, table: pa.Table, max_length: int):
+    def __init__(self, table: pa.Table, max_length: int, unlabelled: Unlabelled = "refuse"):
         batches = [batch for batch in table.select(["trace_id", *COLUMNS]).to_batches() if batch.num_rows]
-        self._blocks = [Block(batch) for batch in batches]
+        self._blocks = [Block(batch, unlabelled) for batch in batches]
         if not self._blocks:
             raise StudentError("there are no traces: build a corpus that keeps some first")
         lengths = [block.lengths for block in self._blocks]

@@ -19,24 +19,30 @@ from distill_data.student.forward import logit_chunks, plain_head, quiet_transfo
 from distill_data.student.losses import cross_entropy, drawn_kl, tail_bucket_kl, teacher_entropy
 from distill_data.student.result import EvaluationResult
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
-from distill_data.student_config import Evaluate
+from distill_data.student_config import Evaluate, Unlabelled
 
 
 def evaluate_student(
-    model: PreTrainedModel, labels: pa.Table, evaluate: Evaluate, max_length: int, draws: int | None = None
+    model: PreTrainedModel,
+    labels: pa.Table,
+    evaluate: Evaluate,
+    max_length: int,
+    draws: int | None = None,
+    unlabelled: Unlabelled = "refuse",
 ) -> EvaluationResult:
     """Evaluate a student, trained or not, on the first `evaluate.max_traces` rows of a SOFT_LABELS_SCHEMA
     table.
 
-    With `draws`, those of sampled soft labels, KL and entropy are estimates of those over the whole vocabulary. Runs
-    on the device where the model is, and leaves the model as it found it.
+    With `draws`, those of sampled soft labels, KL and entropy are estimates of those over the whole vocabulary. With
+    `unlabelled: cross_entropy` a token without soft labels counts as one of which the teacher is sure. Runs on the
+    device where the model is, and leaves the model as it found it.
 
     Raises:
         StudentError: there is no held-out trace, none fits max_length, or ids do not fit the student.
     """
     if labels.num_rows == 0:
         raise StudentError("the corpus has no held-out traces: set validation.fraction above 0 and build again")
-    dataset = SoftLabelDataset(labels.slice(0, evaluate.max_traces), max_length)
+    dataset = SoftLabelDataset(labels.slice(0, evaluate.max_traces), max_length, unlabelled)
     check_vocabulary(vocabulary_size(model), 0, dataset.max_token_id)
     # pyright cannot see that a map-style dataset needs no dataset of tensors.
     loader: Any = DataLoader(dataset, evaluate.batch_size, collate_fn=SoftLabelCollator())

@@ -138,16 +138,20 @@ def evaluate(plan: StudentPlan) -> None:
         raise StudentError(
             f"{plan.corpus.reference} holds nothing out: set validation.fraction above 0 and build again"
         )
-    settings, max_length = plan.student.evaluate, plan.student.train.max_length
+    settings, train = plan.student.evaluate, plan.student.train
     labels = plan.corpus.head("soft_labels", "validation", settings.max_traces)
     device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def measured_on_held_out(model: Any) -> dict[str, Any]:
+        unlabelled, draws = train.loss.unlabelled, plan.corpus.draws
+        return asdict(evaluate_student(model.to(device), labels, settings, train.max_length, draws, unlabelled))
+
     untrained = load_student(plan.student, _teacher_tokenizer(plan))
-    before = evaluate_student(untrained.to(device), labels, settings, max_length, plan.corpus.draws)
+    before = measured_on_held_out(untrained)
     del untrained
     gc.collect()  # modules hold themselves in cycles, and two big students do not fit
     trained = load_saved_student(plan.folder, trust_remote_code=plan.student.trust_remote_code)
-    after = evaluate_student(trained.to(device), labels, settings, max_length, plan.corpus.draws)
-    measured = {"corpus": plan.corpus.reference, "before": asdict(before), "after": asdict(after)}
+    measured = {"corpus": plan.corpus.reference, "before": before, "after": measured_on_held_out(trained)}
     place((json.dumps(measured, indent=2) + "\n").encode(), plan.evaluation_file)
 
 

@@ -2,7 +2,8 @@
 
 Pure functions over label positions only (N positions, V student tokens, K the widest support). They compute
 in float32, or in float64 where the logits are float64. `chunked_loss` gives the same mixed loss without holding
-the logits of all positions. A position without soft labels has no loss here: the dataset refuses such traces.
+the logits of all positions. Every position has soft labels here: `blocks` refuses a trace with one that has none, or
+gives it a hard label where the config says so.
 
 With sparse labels a temperature other than 1 is exact only for `renormalised_kl`: of the teacher's tail only the
 mass is known, and a tempered tail depends on how that mass is spread over its tokens.

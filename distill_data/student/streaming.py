@@ -19,6 +19,7 @@ from distill_data.corpus.data_file import RowGroup
 from distill_data.errors import StudentError
 from distill_data.student.blocks import COLUMNS, Block, Row
 from distill_data.student.dataset import too_long_error
+from distill_data.student_config import Unlabelled
 
 CHUNK_ROWS = 256
 _LENGTH_ROWS = 4096
@@ -53,6 +54,7 @@ class SoftLabelStream(IterableDataset[Row]):
         open_groups: row groups that are read side by side.
         rank: (rank, world size). Left out: torch.distributed's where it is initialised by now, else (0, 1). With
             transformers' Trainer and accelerate give (0, 1): they divide what they are given.
+        unlabelled: student.train.loss.unlabelled.
 
     Raises:
         CorpusError: a file cannot be read.
@@ -67,8 +69,10 @@ class SoftLabelStream(IterableDataset[Row]):
         seed: int = 0,
         open_groups: int = 4,
         rank: tuple[int, int] | None = None,
+        unlabelled: Unlabelled = "refuse",
     ):
         self._groups = list(groups)
+        self._unlabelled: Unlabelled = unlabelled
         if not self._groups:
             raise StudentError("there are no traces: build a corpus that keeps some first")
         lengths = [_trace_lengths(group) for group in self._groups]
@@ -131,7 +135,9 @@ class SoftLabelStream(IterableDataset[Row]):
         pieces = self._pieces(share)
         for first in range(0, len(pieces), self._open_groups):
             traces = np.concatenate(pieces[first : first + self._open_groups])
-            opened = {group: _OpenGroup(self._groups[group]) for group in np.unique(traces[:, 0]).tolist()}
+            opened = {
+                group: _OpenGroup(self._groups[group], self._unlabelled) for group in np.unique(traces[:, 0]).tolist()
+            }
             chunks = traces[:, 1] // CHUNK_ROWS
             for chunk in np.unique(chunks):
                 yield opened, traces[chunks == chunk]
@@ -166,12 +172,13 @@ class SoftLabelStream(IterableDataset[Row]):
 class _OpenGroup:
     """A row group that is read chunk by chunk, forwards only."""
 
-    def __init__(self, group: RowGroup):
+    def __init__(self, group: RowGroup, unlabelled: Unlabelled):
+        self._unlabelled: Unlabelled = unlabelled
         self._batches = enumerate(group.batches(["trace_id", *COLUMNS], CHUNK_ROWS))
 
     def chunk(self, number: int) -> Block:
         """Rows CHUNK_ROWS x number and on."""
-        return next(Block(batch) for at, batch in self._batches if at == number)
+        return next(Block(batch, self._unlabelled) for at, batch in self._batches if at == number)
 
 
 def _trace_lengths(group: RowGroup) -> np.ndarray:

@@ -68,7 +68,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
             finite, or no memory left.
     """
     train = job.student.train
-    dataset = SoftLabelDataset(job.labels, train.max_length)
+    dataset = SoftLabelDataset(job.labels, train.max_length, train.loss.unlabelled)
     model = load_student(job.student, job.tokenizer)
     check_vocabulary(vocabulary_size(model), len(job.tokenizer), dataset.max_token_id)
     _check_context(model, dataset.longest)

@@ -2,7 +2,8 @@
 
 With support S, teacher p, its labels r with tail t = max(0, 1 - sum r), student q with Q outside S, the loss of
 `distill_data.student.losses.tail_bucket_kl` has the gradient M q - r in S and (M - t / Q) q outside, M = sum r + t;
-that of KL(p || q) is q - p.
+that of KL(p || q) is q - p. A loss that forgets the tail has t = 0. Drawn tokens have weights w, `drawn_weights`, and
+the gradient sum(w) q - w.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ from torch import Tensor
 
 from distill_data.records import SoftLabels
 from distill_data.soft_labels import support_offsets
+from distill_data.student.divergences import drawn_weights
 from tests.benchmarks.distributions import Distributions, Measured
+from tests.benchmarks.formats import Kept
 
 
-def logit_errors(seen: Distributions, ranked: SoftLabels) -> dict[str, float]:
+def logit_errors(seen: Distributions, ranked: SoftLabels, forgets_tail: bool = False) -> dict[str, float]:
     """Relative error of the logits' gradient, over all positions and as the mean of each one's; bias of the loss.
 
     Args:
         seen: the distributions.
         ranked: their soft labels, with ranks in place of token ids.
+        forgets_tail: whether the loss knows no tail.
     """
     p, q = np.exp(seen.log_p.astype(np.float64)), np.exp(seen.log_q.astype(np.float64))
     rows = np.repeat(np.arange(len(p)), ranked.support_counts)
     kept, labels = np.zeros(p.shape, bool), np.zeros(p.shape)
     kept[rows, ranked.support_ids] = True
     labels[rows, ranked.support_ids] = np.exp(ranked.support_logprobs.astype(np.float64))
-    tail = np.maximum(1.0 - labels.sum(axis=1), 0.0)
+    tail = np.zeros(len(p)) if forgets_tail else np.maximum(1.0 - labels.sum(axis=1), 0.0)
     mass = labels.sum(axis=1) + tail
     _, rest_q, rest_pp, rest_pq, rest_qq = (seen.beyond + _sums(p, q, ~kept)).T
     scale = tail / rest_q - (mass - 1.0)
@@ -50,7 +54,7 @@ def _sums(p: np.ndarray, q: np.ndarray, where: np.ndarray) -> np.ndarray:
     return np.stack([np.where(where, one, 0.0).sum(axis=1) for one in (p, q, p * p, p * q, q * q)], axis=1)
 
 
-def weight_errors(found: Measured, labels: list[SoftLabels], batches: list[int]) -> list[dict[str, float]]:
+def weight_errors(found: Measured, labels: list[Kept], batches: list[int]) -> list[dict[str, float]]:
     """Relative error of the gradient of the output head's weights, per labels, by tokens in a batch.
 
     Positions are shuffled first; the gradient of a batch is Σ g hᵀ with h the student's state before the head.
@@ -73,7 +77,7 @@ def weight_errors(found: Measured, labels: list[SoftLabels], batches: list[int])
     ]
 
 
-def _weight_gradients(found: Measured, labels: list[SoftLabels], chosen: np.ndarray) -> Tensor:
+def _weight_gradients(found: Measured, labels: list[Kept], chosen: np.ndarray) -> Tensor:
     """First that of the full distributions, then how far off that of each of the labels is."""
     p, q = (
         torch.softmax(torch.from_numpy(states[chosen]) @ torch.from_numpy(head).T, 1)
@@ -84,14 +88,18 @@ def _weight_gradients(found: Measured, labels: list[SoftLabels], chosen: np.ndar
     return torch.stack([gradient.T @ states for gradient in (true, *off)])
 
 
-def _logit_gradient(q: Tensor, labels: SoftLabels, chosen: np.ndarray) -> Tensor:
+def _logit_gradient(q: Tensor, keep: Kept, chosen: np.ndarray) -> Tensor:
     """As the module's first lines say: [positions, V]."""
+    labels = keep.labels
     offsets = support_offsets(labels.support_counts)
     flat = np.concatenate([np.arange(offsets[one], offsets[one + 1]) for one in chosen])
     rows = torch.from_numpy(np.repeat(np.arange(len(chosen)), labels.support_counts[chosen]))
     ids = torch.from_numpy(labels.support_ids[flat]).long()
     kept = torch.zeros_like(q)
-    kept[rows, ids] = torch.from_numpy(np.exp(labels.support_logprobs[flat].astype(np.float32)))
+    logprobs = torch.from_numpy(labels.support_logprobs[flat].astype(np.float32))
+    kept[rows, ids] = logprobs.exp() if keep.draws is None else drawn_weights(logprobs, keep.draws)
+    if keep.draws is not None or keep.forgets_tail:
+        return kept.sum(1, keepdim=True) * q - kept
     inside = torch.zeros(q.shape, dtype=torch.bool)
     inside[rows, ids] = True
     tail = (1.0 - kept.sum(1, keepdim=True)).clamp_min(0.0)

@@ -148,6 +148,9 @@ def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expect
         ("student={model: x/y, train: {loss: {objective: reverse_kl, beta: 0.5}}}",
          "student.train.loss: beta is 0.5 and objective reverse_kl, which has none: leave beta out or set objective: "
          "jsd"),
+        ("student={model: x/y, train: {loss: {objective: jsd, unlabelled: cross_entropy}}}",
+         "student.train.loss: unlabelled is cross_entropy and objective jsd, which of one sure token is no "
+         "cross-entropy: set objective: forward_kl or unlabelled: refuse"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_quoted_with_what_would_do(tmp_path: Path, override: str, expected: str) -> None:
@@ -431,5 +434,12 @@ def test_a_new_key_of_the_loss_names_other_students_only_where_it_is_set() -> No
     jsd = Loss(objective="jsd", beta=0.1)
     assert jsd.model_dump() == {"objective": "jsd", "beta": 0.1, "kl": 1.0, "cross_entropy": 0.1}
     assert Loss(objective="jsd", beta=0.5).model_dump() == Loss(objective="jsd").model_dump()
-    for loss in (Loss(), jsd, Loss(objective="jsd"), Loss(objective="renormalised_kl", temperature=2.0)):
+    assert Loss(unlabelled="refuse").model_dump() == Loss().model_dump()
+    for loss in (
+        Loss(),
+        jsd,
+        Loss(unlabelled="cross_entropy"),
+        Loss(objective="jsd"),
+        Loss(objective="renormalised_kl", temperature=2.0),
+    ):
         assert Loss.model_validate(loss.model_dump()) == loss

@@ -13,6 +13,7 @@ from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.manifest import write_manifest
 from distill_data.corpus.read import Corpus, open_corpus
+from distill_data.records import SOFT_LABEL_FIELDS
 
 MakeJob = Callable[..., Assembly]
 TRAIN = "train-00000-of-00001.parquet"
@@ -99,6 +100,17 @@ def test_lists_of_other_lengths_are_found(corpus: Corpus) -> None:
         f"soft_labels/{TRAIN}: row 7: sampled_logprobs is not one per completion token",
         f"soft_labels/{TRAIN}: row 4: support_counts do not add up to support_ids",
     ]
+
+
+def test_a_file_that_does_not_say_that_nothing_is_null_opens_as_before(corpus: Corpus) -> None:
+    labels = corpus.table("soft_labels")
+    older = pa.schema([("trace_id", pa.string()), *SOFT_LABEL_FIELDS])
+    changed = rewrite(corpus, f"soft_labels/{TRAIN}", labels.cast(older))
+    assert verify_corpus(changed) == []
+    assert changed.table("soft_labels").schema.field("support_ids").nullable
+    pieces = [changed.reader("train")[0], next(iter(changed.stream("train")))]
+    assert all(piece["support_counts"].sum() == len(piece["support_ids"]) for piece in pieces)
+    assert changed.mapped("soft_labels", "train").equals(labels)
 
 
 def test_other_columns_and_row_counts_are_found(corpus: Corpus) -> None:

@@ -4,9 +4,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
 from distill_data.errors import StudentError
+from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.dataset import SoftLabelDataset
+from distill_data.student.losses import cross_entropy, tail_bucket_kl
 from tests.unit.student.conftest import label_table
 
 
@@ -62,7 +65,6 @@ def test_no_traces_is_an_error() -> None:
         {"completion_token_ids": [7, 8]},
         {"sampled_logprobs": [-0.1, -0.2]},
         {"support_counts": [2, 1, 2]},
-        {"support_counts": [3, 0, 3]},
         {"support_ids": [7, 1, 8, 2, 9]},
         {"support_logprobs": [-0.5, -1.0, float("nan"), -1.0, -2.0, -4.0]},
         {"support_logprobs": [-0.5, -1.0, -float("inf"), -1.0, -2.0, -4.0]},
@@ -70,5 +72,40 @@ def test_no_traces_is_an_error() -> None:
 )
 def test_a_trace_whose_columns_do_not_fit_is_named(changes: dict[str, Any]) -> None:
     table = label_table([row(), row(trace_id="bad-one", **changes), row()])
-    with pytest.raises(StudentError, match=r"bad-one do not fit .*\(1 such traces\).*corpus verify"):
+    with pytest.raises(
+        StudentError, match=r"bad-one has soft labels that do not fit .*\(1 such traces\).*corpus verify"
+    ):
         SoftLabelDataset(table, max_length=100)
+
+
+BARE: dict[str, Any] = {
+    "support_counts": [0, 1, 0],
+    "support_ids": [8],
+    "support_logprobs": [-0.5],
+}
+
+
+def test_a_token_without_labels_is_refused_unless_the_config_says_otherwise() -> None:
+    table = label_table([row(), row(trace_id="bare", **BARE)])
+    with pytest.raises(StudentError, match=r"bare has tokens without soft labels \(1 such .*cross_entropy"):
+        SoftLabelDataset(table, max_length=100)
+
+
+def test_a_token_without_labels_becomes_a_hard_one() -> None:
+    dataset = SoftLabelDataset(
+        label_table([row(trace_id="bare", **BARE), row(), row(**BARE)]).slice(1), 100, unlabelled="cross_entropy"
+    )
+    whole, bare = ({name: values.tolist() for name, values in dataset[index].items()} for index in range(2))
+    assert whole == {name: value for name, value in row().items() if name != "trace_id"} | {
+        "sampled_logprobs": pytest.approx([-0.1, -0.2, -0.3])
+    }
+    assert (bare["support_counts"], bare["support_ids"]) == ([1, 1, 1], [7, 8, 9])
+    assert bare["support_logprobs"] == [0.0, -0.5, 0.0]
+
+
+def test_the_loss_of_a_hard_label_is_its_cross_entropy() -> None:
+    table = label_table([row(support_counts=[0, 0, 0], support_ids=[], support_logprobs=[])])
+    batch = SoftLabelCollator()([SoftLabelDataset(table, 100, unlabelled="cross_entropy")[0]])
+    logits = torch.randn(3, 12, generator=torch.Generator().manual_seed(0))
+    found = tail_bucket_kl(logits, batch["support_ids"], batch["support_logprobs"])
+    assert found.tolist() == pytest.approx(cross_entropy(logits, batch["target_ids"]).tolist(), rel=1e-6)

@@ -215,8 +215,8 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
     """Every block that a stream reads, as long as somebody holds it."""
     made: list[weakref.ref[Any]] = []
 
-    def read(batch: Any) -> Any:
-        block = original(batch)
+    def read(*arguments: Any) -> Any:
+        block = original(*arguments)
         made.append(weakref.ref(block))
         return block
 
