@@ -52,7 +52,7 @@ lint: install-dev
 test: lint
 	$(BIN)/pytest
 
-BENCHMARKS = overhead ceiling first_token memory kills soft_labels losses
+BENCHMARKS = overhead ceiling first_token memory kills soft_labels losses reading
 bench: install-dev
 	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m tests.benchmarks.$$name; echo; done
 
