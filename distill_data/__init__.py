@@ -5,10 +5,16 @@ The modules in reading order, low to high; a module imports only what stands abo
 
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds
-prompt_config  what a section of the config is; the sections of prompt sources
+section        what a section of the config is
+judge_config   the section `judge`: which verifier scores answers, and how
+prompt_config  the sections of prompt sources
+filter_config  the section `filters`: which traces are dropped by what they say
+keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
+dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
 student_config  the section `student`: who learns, and what is minimised
 config         the config tree: every key, its type, default and meaning
+config_problems  what is wrong with a config, in one phrase each
 config_file    how YAML and `--set` become a config
 reference      README's configuration reference, made from the config classes
 records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are stored in
@@ -30,10 +36,11 @@ dead_letters   prompts that killed the engine, readable beside the parts
 lease          one build at a time per teacher
 teachers       vLLM (or replay) behind one protocol; the worker that owns it; the pool that feeds workers; only
                teachers/vllm_*.py import vllm
-verify         verifiers: each scores one answer against its prompt
-filters        drop rules and their reasons
+verify         verifiers, each scores one answer against its prompt; the processes that they run in; their verdicts
+filters        drop rules and their reasons; duplicates; benchmarks that must not leak
 corpus         assemble a version, its manifest and card; open it; verify it
 export         a version as files that other trainers read
+page           a version's report as one HTML page
 student        dataset, losses, training and evaluation of a student
 session        a teacher's lease and its workers, for one build
 build          a build, step by step

@@ -14,10 +14,13 @@ from distill_data import config
 from distill_data.corpus.assemble import Assembly, AssemblyProgress, assemble
 from distill_data.corpus.digest import corpus_digest
 from distill_data.corpus.manifest import Manifest, read_manifest
+from distill_data.corpus.read import Corpus
 from distill_data.corpus.versions import version_folder, version_with_digest
 from distill_data.errors import TeacherError
 from distill_data.lease import Busy
 from distill_data.models import load_tokenizer
+from distill_data.page import write_page
+from distill_data.page.texts import token_texts
 from distill_data.planning import Plan, Retries, make_plan, sampled_as
 from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.prompts import PromptSet, save_prompts
@@ -91,10 +94,10 @@ def plan_build(settings: config.Config, prompts: PromptSet, retry_failed: bool =
 
     A branch of a hub model is pinned to the commit that the id is made of: a push during a long build changes nothing.
     """
-    if settings.judge is not None and settings.judge.verifier == "reasoning_gym":
-        for prompt_source in settings.prompts:
-            if isinstance(prompt_source, ReasoningGymPrompts):
-                require_safe_scorer(prompt_source)
+    for source in settings.prompts:
+        judge = settings.judge_of(source)
+        if judge is not None and judge.verifier == "reasoning_gym" and isinstance(source, ReasoningGymPrompts):
+            require_safe_scorer(source)
     identity = identify_teacher(settings.teacher)
     store = TraceStore(settings.root, identity.teacher_id)
     return BuildPlan(
@@ -180,6 +183,7 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
         tokenizer=build.store.description()["tokenizer"],
         digest=digest_of(done),
         split=_splitter(build),
+        write_report=partial(_write_report, build),
     )
     return assemble(job, on_progress), True
 
@@ -195,6 +199,13 @@ def plan_traces(settings: config.Config, prompts: PromptSet, store: TraceStore, 
     )
     samples = sampled_as(settings, sources, "samples")
     return make_plan(prompts.table["prompt_id"], samples, store.index(), retries)
+
+
+def _write_report(build: BuildPlan, folder: Path, manifest: Manifest) -> None:
+    """The version's report.html."""
+    teacher = build.config.teacher
+    tokenizer = load_tokenizer(build.identity.source, trust_remote_code=teacher.trust_remote_code)
+    write_page(Corpus(folder, manifest), folder / "report.html", token_texts(tokenizer))
 
 
 def _splitter(build: BuildPlan) -> Splitter:

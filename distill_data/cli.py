@@ -57,6 +57,9 @@ ExportFormat = Annotated[
 ExportFolder = Annotated[
     Path | None, typer.Option("--out", metavar="FOLDER", help="Where to; ROOT/exports/NAME-vN-FORMAT when left out.")
 ]
+ReportFile = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Where to; ROOT/reports/NAME-vN.html when left out.")
+]
 Split = Annotated[str | None, typer.Option(metavar="SPLIT", help="Only train or only validation.")]
 
 
@@ -179,6 +182,22 @@ def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson =
     _print({"ok": all(check.ok for check in checks), "checks": checks}, as_json, lambda _: checks_summary(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def report(reference: Reference, out: ReportFile = None, root: Root = "./data", as_json: AsJson = False) -> None:
+    """Write a version's report: one HTML page with its funnel, figures and example traces."""
+    _prepare(verbose=False)
+    from distill_data.corpus.read import open_corpus
+    from distill_data.page import write_page
+    from distill_data.page.texts import teacher_decoder
+    from distill_data.report import page_summary
+
+    corpus = open_corpus(reference, root)
+    path = out or Path(root) / "reports" / f"{corpus.name}-v{corpus.version}.html"
+    decode, missing = teacher_decoder(corpus)
+    write_page(corpus, path, decode)
+    _print({"corpus": corpus.reference, "path": path, "without_token_texts": missing}, as_json, page_summary)
 
 
 @corpus_app.command("list")

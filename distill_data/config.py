@@ -11,39 +11,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from distill_data.prompt_config import DatasetPrompts, Fraction, PromptSource, Section
+from distill_data.filter_config import Filters
+from distill_data.judge_config import Judge
+from distill_data.keep_config import Keep, Mix
+from distill_data.prompt_config import DatasetPrompts, PromptSource
+from distill_data.section import Fraction, Section
 from distill_data.student_config import Student
 from distill_data.teacher_config import Sampling, Teacher
 
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
-
-
-class Judge(Section):
-    """Scores every trace against its prompt's reference. Left out: nothing is judged."""
-
-    verifier: Literal["reasoning_gym", "exact"]
-    """`exact`: the answer, or the final answer found in it, is the reference. `reasoning_gym`: the task's own
-    scorer; prompts of other sources are compared as `exact` does."""
-    pass_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """A trace passes with at least this score (0 to 1)."""
-
-
-class Keep(Section):
-    """Which traces of a prompt enter the corpus."""
-
-    passed_only: bool = False
-    """Keep only traces that passed the judge (rejection sampling)."""
-
-
-class Filters(Section):
-    """Reasons to drop a trace whatever the judge said; dropped rows stay readable in `rejected/`."""
-
-    truncated: bool = True
-    """Drop traces cut by `max_tokens` or by the context."""
-    unfinished_thinking: bool = True
-    """Drop traces that opened a thought and never closed it."""
-    missing_answer: bool = True
-    """Drop traces whose answer is empty."""
 
 
 class Validation(Section):
@@ -82,9 +58,11 @@ class Config(Section):
     teacher: Teacher
     """Who answers."""
     judge: Judge | None = None
-    """How answers are scored."""
+    """How answers are scored; left out: only those of sources with a `judge:` of their own are."""
     keep: Keep = Keep()
     """Which answers are kept."""
+    mix: Annotated[Mix | None, Field(exclude_if=lambda mix: mix is None)] = None
+    """How many rows of every source there are."""
     filters: Filters = Filters()
     """Which traces are dropped, and why."""
     validation: Validation = Validation()
@@ -155,6 +133,14 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_mix_names_sources(self) -> Config:
+        labels = [source.label for source in self.prompts]
+        named = [] if self.mix is None else [*self.mix.weights, *self.mix.max_rows]
+        if unknown := [name for name in named if name not in labels]:
+            raise ValueError(f"mix: names {unknown[0]!r}, which is no source: use {', '.join(labels)}")
+        return self
+
+    @model_validator(mode="after")
     def _drawn_labels_have_one_objective(self) -> Config:
         objective = "forward_kl" if self.student is None else self.student.train.loss.objective
         if objective != "forward_kl" and self.teacher.soft_labels.kind == "sampled":
@@ -165,19 +151,42 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _passed_only_needs_a_judge(self) -> Config:
-        if self.keep.passed_only and self.judge is None:
-            raise ValueError("keep.passed_only is true and there is no judge: add a judge: section")
+    def _drawn_labels_have_no_entropy(self) -> Config:
+        if self.filters.max_mean_entropy is not None and self.teacher.soft_labels.kind == "sampled":
+            raise ValueError(
+                f"filters.max_mean_entropy is {self.filters.max_mean_entropy:g} and teacher.soft_labels.kind sampled, "
+                "of which a trace's entropy cannot be told: leave the filter out, or set kind: support"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _some_rules_need_a_judge(self) -> Config:
+        judged = any(self.judge_of(source) is not None for source in self.prompts)
+        if (keys := self.keep.needs_judge) and not judged:
+            value = getattr(self.keep, keys[0])
+            shown = str(value).lower() if isinstance(value, bool) else value
+            raise ValueError(f"keep.{keys[0]} is {shown} and there is no judge: add a judge: section")
         return self
 
     @model_validator(mode="after")
     def _verifier_covers_its_sources(self) -> Config:
-        if self.judge is None:
-            return self
         for source in self.prompts:
-            if isinstance(source, DatasetPrompts) and source.reference is None:
+            judge = self.judge_of(source)
+            if judge is None or not judge.needs_reference or not isinstance(source, DatasetPrompts):
+                continue
+            if source.reference is None:
                 raise ValueError(f"source {source.label!r} has no reference: column for the judge to compare with")
         return self
+
+    def judge_of(self, source: PromptSource) -> Judge | None:
+        """What scores the answers to a source's prompts."""
+        return source.judge or self.judge
+
+    @property
+    def judges(self) -> list[Judge]:
+        """All judges, each once."""
+        found = [self.judge_of(source) for source in self.prompts]
+        return list({repr(judge): judge for judge in found if judge is not None}.values())
 
     def sampling_of(self, source: PromptSource) -> Sampling:
         """How a source's prompts are sampled."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from distill_data.config import Config
+from distill_data.config_problems import explain_problems
 from distill_data.errors import ConfigError
-from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, Section
-from distill_data.student_config import FromConfig
 
 _MERGE = "tag:yaml.org,2002:merge"
 # What PyYAML raises on a text that is no YAML, on 2024-13-45 as a date, and on thousands of nested brackets.
@@ -77,7 +75,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors() if _is_meant(problem))
+        problems = "; ".join(explain_problems(error))
         raise ConfigError(f"config {file}: {problems}") from None
 
 
@@ -144,68 +142,3 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply, or holds itself"
     return " ".join(str(error).split())
-
-
-def _is_meant(problem: Any) -> bool:
-    """Of the two kinds of student.model, text and from_config, only the one that the value looks like is explained."""
-    kind = "str" if isinstance(problem["input"], dict) else "FromConfig"
-    return not (problem["type"] in ("string_type", "model_type") and problem["loc"][-1] == kind)
-
-
-def _explain(problem: Any) -> str:
-    """One pydantic problem as one phrase that names the place, the value and what would do."""
-    place, kind, value = _place(problem), problem["type"], problem["input"]
-    match kind:
-        case "extra_forbidden":
-            return f"unknown key {place}{_nearest_key(problem['loc'])}"
-        case "missing":
-            return f"{place} is missing"
-        case "value_error":
-            message = problem["msg"].removeprefix("Value error, ")
-            return f"{place}: {message}" if place else message
-        case "union_tag_not_found":
-            return f"{place}.source is missing: use 'reasoning_gym' or 'dataset'"
-        case "union_tag_invalid":
-            return f"{place}.source is {value['source']!r}: use 'reasoning_gym' or 'dataset'"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return f"{place} is {value!r}: write keys and values there"
-    return f"{place} is {value!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-def _place(problem: Any) -> str:
-    """Where a problem is, as `--set` would say it; pydantic also names the kinds of a union on the way."""
-    *parents, last = problem["loc"] or [""]
-    kinds = ("reasoning_gym", "dataset", "FromConfig", "str")
-    parts = [part for part in parents if part not in kinds]
-    if problem["type"] == "extra_forbidden" or last not in kinds:
-        parts.append(last)
-    return ".".join(str(part) for part in parts)
-
-
-def _nearest_key(location: tuple[int | str, ...]) -> str:
-    """` (did you mean X?)` for an unknown key, looked up among the names of its section."""
-    section: Any = Config
-    for part in location[:-1]:
-        section = _section_at(section, part)
-        if section is None:
-            return ""
-    names = list(section.model_fields)
-    key = str(location[-1])
-    swapped = [name for name in names if sorted(name) == sorted(key)]  # `modle` is `model`, though `mode` is nearer
-    near = swapped or difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else f" (known keys: {', '.join(names)})"
-
-
-def _section_at(section: Any, part: int | str) -> Any:
-    """The section class under one step of a problem's location; None where there is none."""
-    by_source = {"reasoning_gym": ReasoningGymPrompts, "dataset": DatasetPrompts, "FromConfig": FromConfig}
-    if part in by_source:
-        return by_source[str(part)]
-    if isinstance(part, int):
-        return section
-    field = getattr(section, "model_fields", {}).get(part)
-    if field is None:
-        return None
-    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-    sections = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, Section)]
-    return sections[0] if sections else section

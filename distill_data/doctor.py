@@ -20,6 +20,7 @@ from distill_data.student.job import check_student
 from distill_data.teacher_config import Teacher
 from distill_data.teachers.rendering import RenderedPrompt, render_prompts, render_text
 from distill_data.teachers.vllm_reasoning import parser_splitter
+from distill_data.verify import VerifierPool
 
 SAMPLED_PROMPTS = 1000
 SPARE_BYTES = 1 << 29  # room to leave on the disk beside what is written
@@ -50,6 +51,8 @@ def examine(settings: Config) -> list[Check]:
             _run(checks, "context", lambda: check_context(plan, tokenizer), str)
         if settings.teacher.reasoning_parser is not None:
             _run(checks, "reasoning", lambda: check_reasoning(plan, tokenizer), str)
+        if settings.judges:
+            _run(checks, "judge", lambda: check_judges(plan), str)
         if (student := settings.student) is not None:
             _run(checks, "student", lambda: check_student(student, tokenizer), str)
     _run(checks, "disk", lambda: check_disk(plan), str)
@@ -67,6 +70,7 @@ def require_ready(plan: BuildPlan) -> None:
     check_context(plan, tokenizer)
     if plan.config.teacher.reasoning_parser is not None:
         check_reasoning(plan, tokenizer)
+    check_judges(plan)
     if plan.config.student is not None:
         check_student(plan.config.student, tokenizer)
     check_disk(plan)
@@ -143,6 +147,14 @@ def check_reasoning(plan: BuildPlan, tokenizer: Any) -> str:
     """The reasoning parser is there and splits what this tokenizer writes. Imports vLLM: some 10 seconds."""
     parser_splitter(plan.config.teacher, tokenizer)
     return f"vLLM's reasoning parser {plan.config.teacher.reasoning_parser} splits thinking from answer"
+
+
+def check_judges(plan: BuildPlan) -> str:
+    """Every verifier starts, in a process as it will when answers are judged."""
+    judges = plan.config.judges
+    for judge in judges:
+        VerifierPool(judge.model_copy(update={"processes": 1})).close()
+    return f"{', '.join(judge.verifier for judge in judges)} can judge"
 
 
 def check_disk(plan: BuildPlan) -> str:

@@ -1,42 +1,17 @@
-"""What a section of the config is, and the sections of prompt sources; `config` holds the rest of the tree."""
+"""The sections of prompt sources."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from distill_data.identity import canonical_json
+from distill_data.judge_config import Judge
+from distill_data.section import Mode, Options, Section, Temperature, TokenIds, TopP
 
-
-def _can_be_hashed(options: dict[str, Any]) -> dict[str, Any]:
-    try:
-        canonical_json(options)
-    except TypeError as error:
-        raise ValueError(f"{str(error).removeprefix('value.')}: use text, numbers, true, false, lists") from None
-    return options
-
-
-Options = Annotated[dict[str, Any], AfterValidator(_can_be_hashed)]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
-TopP = Annotated[float, Field(gt=0.0, le=1.0)]
-TokenIds = Annotated[list[NonNegativeInt], AfterValidator(lambda ids: sorted(set(ids)))]  # their order means nothing
-Mode = Literal["generate", "score"]
-
-
-class Section(BaseModel):
-    """A part of the config: frozen, unknown keys refused, `true` and `"5"` are no numbers."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-    )
+# Left out of a version's digest and a manifest's config where it is not set: older versions keep theirs.
+SourceJudge = Annotated[Judge | None, Field(exclude_if=lambda judge: judge is None)]
 
 
 class SamplingOverrides(Section):
@@ -83,6 +58,8 @@ class ReasoningGymPrompts(Section):
     """Name of this source in corpora and reports; `task` when left out."""
     sampling: SamplingOverrides | None = None
     """What is sampled otherwise than `teacher.sampling` for these prompts; changing it generates only them again."""
+    judge: SourceJudge = None
+    """What scores the answers to these prompts, in place of the config's `judge`."""
 
     @property
     def label(self) -> str:
@@ -116,12 +93,16 @@ class DatasetPrompts(Section):
     """Text column with the completion that the teacher scores, in `teacher.mode: score`."""
     reference: str | None = None
     """Column with the right answer, for verifiers that need one."""
+    metadata: Annotated[list[str], Field(exclude_if=lambda columns: not columns)] = []
+    """Columns that are kept in `metadata` for verifiers: the tests of a program, the choices, a schema."""
     limit: PositiveInt | None = None
     """Take at most this many rows, from the top."""
     name: str | None = None
     """Name of this source in corpora and reports; the last part of `path` when left out."""
     sampling: SamplingOverrides | None = None
     """What is sampled otherwise than `teacher.sampling` for these prompts; changing it generates only them again."""
+    judge: SourceJudge = None
+    """What scores the answers to these prompts, in place of the config's `judge`."""
 
     @model_validator(mode="after")
     def _exactly_one_prompt_column(self) -> DatasetPrompts:
@@ -132,6 +113,12 @@ class DatasetPrompts(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _row_is_taken(self) -> DatasetPrompts:
+        if "row" in self.metadata:
+            raise ValueError("metadata: names the column 'row', which is where a prompt's number stands: rename it")
+        return self
+
     @property
     def label(self) -> str:
         """The name that rows of this source carry."""
@@ -140,7 +127,7 @@ class DatasetPrompts(Section):
     @property
     def columns(self) -> list[str]:
         """The columns that are read, each once."""
-        named = (self.prompt, self.messages, self.completion, self.reference)
+        named = (self.prompt, self.messages, self.completion, self.reference, *self.metadata)
         return list(dict.fromkeys(name for name in named if name is not None))
 
     def why_not(self, mode: Mode) -> str | None:

@@ -12,7 +12,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from distill_data.config import Config
-from distill_data.prompt_config import Section
+from distill_data.section import Section, sections_in, tag_of
 
 BEGIN, END = "<!-- config reference: begin -->", "<!-- config reference: end -->"
 README = Path(__file__).parent.parent / "README.md"
@@ -47,22 +47,17 @@ def _section_tables(section: type[Section], path: str, kind: str) -> list[str]:
     tables = [f"{title}\n\n{inspect.getdoc(section)}\n\n" + "\n".join([*head, *rows])]
     for name, field in section.model_fields.items():
         inner = f"{path}.{name}" if path else name
+        if inner == "prompts.judge":
+            continue  # as the config's own
         choices = sections_in(field.annotation)
         for choice in choices:
             tables += _section_tables(choice, inner, _kind(choice) if len(choices) > 1 else "")
     return tables
 
 
-def sections_in(annotation: Any) -> list[type[Section]]:
-    """The section classes in a field's type, in its order."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [section for argument in get_args(annotation) for section in sections_in(argument)]
-
-
 def _kind(section: type[Section]) -> str:
-    """What tells one choice of a union from the others: its `source:`."""
-    return f" with `source: {get_args(section.model_fields['source'].annotation)[0]}`"
+    """What tells one choice of a union from the others, such as its `source:`."""
+    return f" with `{next(iter(section.model_fields))}: {tag_of(section)}`"
 
 
 def _row(name: str, field: FieldInfo) -> str:

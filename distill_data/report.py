@@ -108,6 +108,14 @@ def verification_summary(found: dict[str, Any]) -> str:
     return "\n".join([f"{found['corpus']} is damaged:", *(f"  {problem}" for problem in found["problems"])])
 
 
+def page_summary(found: dict[str, Any]) -> str:
+    """Where `report` wrote the page of a version, and what is not in it."""
+    lines = [f"the report of {found['corpus']} is {found['path']}"]
+    if found["without_token_texts"] is not None:
+        lines.append(_line("left out", f"token probabilities: {found['without_token_texts']}"))
+    return "\n".join(lines)
+
+
 def export_summary(report: ExportReport) -> str:
     """What `corpus export` wrote, and what is not in it."""
     lines = [f"{report.corpus} is exported for {report.format}"]

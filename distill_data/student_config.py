@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from distill_data.prompt_config import Fraction, Options, Section
+from distill_data.section import Fraction, Options, Section
 
 # Left out of what a student is named by where it is the default: older students keep their names.
 Batching = Annotated[

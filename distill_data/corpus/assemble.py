@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
+from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress
 from distill_data.corpus.card import write_card
-from distill_data.corpus.decide import Assembly, AssemblyProgress, Progress, decide, is_held_out
+from distill_data.corpus.decide import Decisions, decide, is_held_out
 from distill_data.corpus.families import write_families
 from distill_data.corpus.manifest import Manifest, PromptFacts, read_manifest, write_manifest
 from distill_data.corpus.provenance import git_revision, package_versions
@@ -52,13 +53,14 @@ def assemble(job: Assembly, on_progress: Progress) -> Manifest:
         if (number := version_with_digest(root, name, job.digest)) is not None:
             return read_manifest(version_folder(root, name, number))
         decisions = decide(job, on_progress)
-        dropped = _dropped(decisions, job.prompts.dropped)
-        if not pc.any(pc.is_null(decisions["drop_reason"])).as_py():
+        table = decisions.table
+        dropped = _dropped(table, job.prompts.dropped)
+        if not pc.any(pc.is_null(table["drop_reason"])).as_py():
             raise CorpusError(_nothing_kept(name, dropped))
         staging = folder / f".staging-{job.digest[:12]}-{os.getpid()}"
         try:
             manifest = _write(job, staging, (decisions, dropped), on_progress)
-            return _publish(manifest, staging, folder)
+            return _publish(job, manifest, staging, folder)
         except OSError as error:
             raise CorpusError(
                 f"cannot write {staging}: {error.strerror or error}: free space or fix the folder, then build again; "
@@ -91,9 +93,9 @@ def _turn(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _write(job: Assembly, staging: Path, decided: tuple[pa.Table, dict[str, int]], on_progress: Progress) -> Manifest:
+def _write(job: Assembly, staging: Path, decided: tuple[Decisions, dict[str, int]], on_progress: Progress) -> Manifest:
     """Write the data files into the staging folder; the manifest is returned, not yet written."""
-    decisions, dropped = decided
+    decisions, dropped = decided[0].table, decided[1]
     kept = decisions.filter(pc.is_null(decisions["drop_reason"]))
     away = is_held_out(kept, job.prompts.table["group_id"], job.config.validation)
     splits = {
@@ -123,6 +125,7 @@ def _write(job: Assembly, staging: Path, decided: tuple[pa.Table, dict[str, int]
         counts=_counts(job, splits),
         dropped=dropped,
         statistics=statistics(decisions, labels, files),
+        measures=decided[0].measures.facts(decisions["drop_reason"], job.config.filters),
         files=files,
     )
 
@@ -139,12 +142,14 @@ def _counts(job: Assembly, splits: dict[str, pa.Table]) -> dict[str, int]:
     }
 
 
-def _publish(manifest: Manifest, staging: Path, folder: Path) -> Manifest:
-    """Give the staging folder the next free number, its card and its manifest, and rename it into place."""
+def _publish(job: Assembly, manifest: Manifest, staging: Path, folder: Path) -> Manifest:
+    """Give the staging folder the next free number, its card, report and manifest, and rename it into place."""
     while True:
         number = next_version(folder)
         numbered = manifest.model_copy(update={"version": number})
         write_card(staging, numbered)
+        if job.write_report is not None:
+            job.write_report(staging, numbered)
         write_manifest(staging, numbered)
         try:
             os.rename(staging, folder / f"v{number}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -65,11 +66,18 @@ def render_card(manifest: Manifest) -> str:
         overridden=_overridden(manifest),
         model=public_model_name(teacher["model"]),
         explain=DROP_REASONS,
+        judges=_judges(manifest.config),
         draws=teacher["soft_labels"].get("draws", DRAWS) if sampled else None,
         rebuild=DRAWN_LINES if sampled else REBUILD_LINES,
         rounding=_ROUNDED[teacher["soft_labels"].get("rounding", "graded")],
         total_bytes=sum(file.bytes for file in manifest.files),
     )
+
+
+def _judges(config: dict[str, Any]) -> list[str]:
+    """Names of the verifiers that the config's sources are judged by, each once."""
+    judges = [source.get("judge") or config["judge"] for source in config["prompts"]]
+    return list(dict.fromkeys(judge["verifier"] for judge in judges if judge))
 
 
 def _overridden(manifest: Manifest) -> dict[str, str]:

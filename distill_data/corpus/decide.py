@@ -1,6 +1,7 @@
-"""The first pass over the traces: split, judge and filter each one, and keep only the decision.
+"""The first pass of an assembly: judge and filter every trace, then choose among a prompt's traces.
 
-What stays in memory is some dozen bytes a trace; texts and soft labels are read again to be written.
+Only the columns that the config's filters look at are read from the store, in slices of bounded memory; one row of
+small values a trace is kept until all are decided.
 """
 
 # pyarrow makes its compute functions at import, where pyright cannot see them
@@ -8,99 +9,60 @@ What stays in memory is some dozen bytes a trace; texts and soft labels are read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_data.config import Config, Validation
+from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, rows_of, slices, split_part
+from distill_data.corpus.judging import Judging
+from distill_data.corpus.measures import MeasureSample
 from distill_data.filters import drop_reasons
+from distill_data.filters.mixing import mixed
+from distill_data.filters.selection import select_traces
+from distill_data.filters.thresholds import columns as measured_columns
+from distill_data.filters.thresholds import content_reasons, measure_all
 from distill_data.identity import unit_hash
-from distill_data.prompts import PromptSet
-from distill_data.reasoning import Split, Splitter
-from distill_data.records import table_to_prompts
-from distill_data.trace_store import TraceStore
-from distill_data.verify import judge_answers, make_verifier
+from distill_data.reasoning import Split, final_answer
+from distill_data.records import PART_SCHEMA
 
-_LIGHT_COLUMNS = ["completion", "prompt_suffix", "finish_reason", "error", "error_detail"]
-_SLICE_ROWS = 4096
-_SLICE_TOKENS = 500_000  # 40 MB of soft labels at 12 kept tokens a position; a few copies are alive at once
+_LIGHT_COLUMNS = ["completion", "prompt_suffix", "finish_reason", "error", "error_detail", "mean_logprob"]
+_SELECTED_BY = ["mean_logprob", "has_reference", "final_answer"]
 
 
 @dataclass(frozen=True)
-class AssemblyProgress:
-    """How far a version is: every trace is judged once, then written once; `pass_rate` is of those judged so far."""
+class Decisions:
+    """`table`: where every trace is (prompt_row, sample_index, part, row, completion_tokens), score, passed,
+    drop_reason and drop_detail. `measures`: what the filters measured, of some of them.
 
-    stage: Literal["judge", "write"]
-    done: int
-    total: int
-    pass_rate: float | None = None
-
-
-Progress = Callable[[AssemblyProgress], None]
-
-
-@dataclass(frozen=True)
-class Assembly:
-    """What a version is assembled from.
-
-    `finished` has the columns prompt_row, sample_index, part, row, content_digest, error and
-    completion_tokens, in planned order; `tokenizer` has at least sha256 and vocab_size; `split` tells thinking
-    from answer.
+    Score and passed are null where nothing was judged; drop_reason is null for a kept trace.
     """
 
-    config: Config
-    prompts: PromptSet
-    store: TraceStore
-    finished: pa.Table
-    teacher_id: str
-    teacher: dict[str, Any]
-    tokenizer: dict[str, Any]
-    digest: str
-    split: Splitter
+    table: pa.Table
+    measures: MeasureSample
 
 
-def slices(completion_tokens: np.ndarray) -> Iterator[slice]:
-    """Cut rows into runs of bounded memory: 4,096 rows or half a million tokens, whichever is less."""
-    ends = np.cumsum(completion_tokens, dtype=np.int64)
-    start = 0
-    while start < len(ends):
-        before = ends[start - 1] if start else 0
-        full = int(np.searchsorted(ends, before + _SLICE_TOKENS, side="right"))
-        stop = min(max(full, start + 1), start + _SLICE_ROWS, len(ends))
-        yield slice(start, stop)
-        start = stop
-
-
-def rows_of(table: pa.Table, part: slice) -> pa.Table:
-    """The rows of one slice, without copying."""
-    return table.slice(part.start, part.stop - part.start)
-
-
-def split_part(part: pa.Table, split: Splitter) -> list[Split]:
-    """Thinking and answer of every row of a table of PART_SCHEMA."""
-    completions, suffixes = part["completion"].to_pylist(), part["prompt_suffix"].to_pylist()
-    return [split(completion or "", suffix or "") for completion, suffix in zip(completions, suffixes, strict=True)]
-
-
-def decide(job: Assembly, on_progress: Progress) -> pa.Table:
-    """Judge and filter every trace: where it is, score, passed, drop_reason and drop_detail, row by row.
-
-    Of `finished` its content digest and error are left out. Score and passed are null where nothing was judged;
-    drop_reason is null for a kept trace.
-    """
-    judge = _judge(job)
-    pieces = [judge(job.finished.slice(0, 0))]
+def decide(job: Assembly, on_progress: Progress) -> Decisions:
+    """Judge and filter every trace, then choose among each prompt's."""
+    total = len(job.finished)
+    sample = MeasureSample(total)
     passed = judged = 0
-    for part in slices(job.finished["completion_tokens"].to_numpy()):
-        pieces.append(judge(rows_of(job.finished, part)))
-        verdicts = pieces[-1]["passed"].drop_null()
-        passed, judged = passed + (pc.sum(verdicts).as_py() or 0), judged + len(verdicts)
-        on_progress(AssemblyProgress("judge", part.stop, len(job.finished), passed / judged if judged else None))
-    return pa.concat_tables(pieces)
+    with Judging(job) as judging:
+        pieces = [_decided(job, judging, sample, job.finished.slice(0, 0))]
+        for part in slices(job.finished["completion_tokens"].to_numpy()):
+            pieces.append(_decided(job, judging, sample, rows_of(job.finished, part)))
+            verdicts = pieces[-1]["passed"].drop_null()
+            passed, judged = passed + (pc.sum(verdicts).as_py() or 0), judged + len(verdicts)
+            on_progress(AssemblyProgress("judge", part.stop, total, passed / judged if judged else None))
+    table = pa.concat_tables(pieces)
+    reasons = select_traces(table, job.config.keep)
+    if job.config.mix is not None:
+        sources, groups = (job.prompts.table[name].combine_chunks() for name in ("source", "group_id"))
+        reasons = mixed(reasons, table["prompt_row"].to_numpy(), sources, groups, job.config.mix)
+    table = table.set_column(table.schema.get_field_index("drop_reason"), "drop_reason", reasons)
+    return Decisions(table.drop_columns([name for name in _SELECTED_BY if name in table.column_names]), sample)
 
 
 def held_out(group_ids: pa.Array, validation: Validation) -> np.ndarray:
@@ -128,53 +90,67 @@ def is_held_out(decisions: pa.Table, group_ids: pa.ChunkedArray, validation: Val
     return pa.array(held_out(groups.dictionary, validation)[groups.indices.to_numpy()])
 
 
-def _judge(job: Assembly) -> Callable[[pa.Table], pa.Table]:
-    """A function from rows of `finished` to the same rows with their decisions."""
+def _decided(job: Assembly, judging: Judging, sample: MeasureSample, rows: pa.Table) -> pa.Table:
+    """Rows of `finished`, each with its verdict, its own drop reason and what a choice among a prompt's looks at."""
     config = job.config
-    verifier = make_verifier(config.judge) if config.judge else None
-
-    def judged(rows: pa.Table) -> pa.Table:
-        part = job.store.read(rows.select(["part", "row"]), _LIGHT_COLUMNS)
-        splits = split_part(part, job.split)
-        verdicts = _verdicts(job, verifier, rows, [split.answer for split in splits])
-        outcome = pa.table(
-            {
-                "finish_reason": part["finish_reason"],
-                "error": part["error"],
-                "thinking_finished": pa.array([split.finished for split in splits], pa.bool_()),
-                "answer": pa.array([split.answer for split in splits], pa.string()),
-                "passed": verdicts["passed"],
-                "verdict_error": verdicts["verdict_error"],
-            }
-        )
-        reasons = drop_reasons(outcome, config.filters, config.keep)
-        by_verifier = pc.equal(reasons, "verifier_error")  # null for a kept trace
-        detail = pc.if_else(by_verifier, verdicts["verdict_error"], part["error_detail"])
-        decided = rows.drop_columns(["content_digest", "error"]).append_column("score", verdicts["score"])
-        decided = decided.append_column("passed", verdicts["passed"])
-        return decided.append_column("drop_reason", reasons).append_column("drop_detail", detail)
-
-    return judged
+    wanted = measured_columns(config.filters)
+    heavy = [name for name in PART_SCHEMA.names if name in wanted and name not in _LIGHT_COLUMNS]
+    part = job.store.read(rows.select(["part", "row"]), [*_LIGHT_COLUMNS, *heavy])
+    splits = split_part(part, job.split)
+    answers = [split.answer for split in splits]
+    verdicts = judging.verdicts(rows, answers)
+    outcome = _outcome(job, wanted, rows, part, splits).append_column("has_judge", judging.has_judge(rows))
+    measures = measure_all(outcome, config.filters)
+    sample.add(measures, len(rows))
+    reasons = _drop_reasons(outcome, verdicts, measures, config)
+    decided = rows.drop_columns(["content_digest", "error"])
+    columns = {
+        "score": verdicts["score"].cast(pa.float32()),
+        "passed": verdicts["passed"],
+        "drop_reason": reasons,
+        "drop_detail": pc.if_else(pc.equal(reasons, "verifier_error"), verdicts["verdict_error"], part["error_detail"]),
+        "mean_logprob": part["mean_logprob"],
+        **_votes(job, rows, answers),
+    }
+    for name, column in columns.items():
+        decided = decided.append_column(name, column)
+    return decided
 
 
-def _verdicts(job: Assembly, verifier: Any, rows: pa.Table, answers: list[str]) -> pa.Table:
-    """Columns score, passed and verdict_error; null for what has no verdict."""
-    size = len(rows)
-    judge = job.config.judge
-    there = np.flatnonzero(pc.is_null(rows["error"]).to_numpy()) if judge else np.empty(0, np.int64)
-    score, passed = np.zeros(size, np.float32), np.zeros(size, bool)
-    errors: list[str | None] = [None] * size
-    unjudged = np.ones(size, bool)
-    if judge and len(there):
-        prompts = table_to_prompts(job.prompts.take(rows["prompt_row"].to_numpy()[there]))
-        verdicts = judge_answers(verifier, [answers[row] for row in there], prompts, judge.pass_score)
-        score[there], passed[there], unjudged[there] = verdicts.score, verdicts.passed, np.isnan(verdicts.score)
-        for row, error in zip(there, verdicts.error, strict=True):
-            errors[row] = error
-    return pa.table(
-        {
-            "score": pa.array(score, pa.float32(), mask=unjudged),
-            "passed": pa.array(passed, pa.bool_(), mask=unjudged),
-            "verdict_error": pa.array(errors, pa.string()),
-        }
-    )
+def _outcome(job: Assembly, wanted: set[str], rows: pa.Table, part: pa.Table, splits: list[Split]) -> pa.Table:
+    """What the filters look at: the part's own columns, the split text, and the prompt where one is wanted."""
+    outcome = part.append_column("thinking_finished", pa.array([split.finished for split in splits], pa.bool_()))
+    outcome = outcome.append_column("thinking", pa.array([split.thinking for split in splits], pa.string()))
+    outcome = outcome.append_column("answer", pa.array([split.answer for split in splits], pa.string()))
+    if "completion_tokens" not in outcome.column_names:
+        outcome = outcome.append_column("completion_tokens", rows["completion_tokens"])
+    if "prompt" in wanted:
+        outcome = outcome.append_column("prompt", _last_user_messages(job, rows["prompt_row"].to_numpy()))
+    return outcome
+
+
+def _last_user_messages(job: Assembly, prompt_rows: np.ndarray) -> pa.Array:
+    asked, at = np.unique(prompt_rows, return_inverse=True)
+    chats = job.prompts.take(asked)["messages"].to_pylist()
+    last = [next((one["content"] for one in reversed(chat) if one["role"] == "user"), "") for chat in chats]
+    return pa.array(last, pa.string()).take(pa.array(at))
+
+
+def _drop_reasons(outcome: pa.Table, verdicts: pa.Table, measures: dict[str, np.ndarray], config: Config) -> pa.Array:
+    """The first reason that holds: how it ended, what it says, what the judge says."""
+    judged = outcome.append_column("passed", verdicts["passed"])
+    judged = judged.append_column("verdict_error", verdicts["verdict_error"])
+    content = content_reasons(measures, config.filters) if measures else None
+    return drop_reasons(judged, config.filters, config.keep, content)
+
+
+def _votes(job: Assembly, rows: pa.Table, answers: list[str]) -> dict[str, pa.Array]:
+    """What self-consistency counts: short answers without case and white space, and which prompts need no vote."""
+    if job.config.keep.self_consistency is None:
+        return {}
+    references = job.prompts.table["reference"].take(rows["prompt_row"])
+    short = pc.utf8_lower(pa.array(["".join(final_answer(answer).split()) for answer in answers], pa.string()))
+    return {
+        "has_reference": pc.is_valid(references).combine_chunks(),
+        "final_answer": pc.if_else(pc.equal(short, ""), None, short),
+    }

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_data.config import Config
 from distill_data.identity import sequence_digest
+from distill_data.judge_config import Judge
 from distill_data.records import SCHEMA_VERSION
+from distill_data.teacher_config import Teacher
 from distill_data.teachers.vllm_reasoning import parser_identity
 from distill_data.verify import verifier_identity
 
@@ -32,21 +35,39 @@ def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished
             hence shards, machines and kills, change nothing.
     """
     teacher = config.teacher
+    own_judges = {source.label: source.judge for source in config.prompts if source.judge is not None}
     inputs = {
         "schema_version": SCHEMA_VERSION,
         "prompts": prompts_digest,
         "teacher_id": teacher_id,
         "samples": teacher.sampling.samples,
-        "reasoning": teacher.reasoning.model_dump(mode="json"),
-        "judge": config.judge.model_dump(mode="json") if config.judge else None,
+        **split_identity(teacher),
+        "judge": _judge_identity(config.judge) if config.judge else None,
         "verifier": verifier_identity(config.judge) if config.judge else None,
         "keep": config.keep.model_dump(mode="json"),
         "filters": config.filters.model_dump(mode="json"),
         "validation": config.validation.model_dump(mode="json"),
     }
-    if teacher.reasoning_parser is not None:
-        inputs["reasoning_parser"] = parser_identity(teacher.reasoning_parser)
+    if config.mix is not None:
+        inputs["mix"] = config.mix.model_dump(mode="json")
+    if own_judges:
+        inputs["judges"] = {
+            label: [_judge_identity(judge), verifier_identity(judge)] for label, judge in own_judges.items()
+        }
     return sequence_digest(inputs, _row_keys(finished))
+
+
+def split_identity(teacher: Teacher) -> dict[str, Any]:
+    """What decides which part of a completion is the answer."""
+    identity: dict[str, Any] = {"reasoning": teacher.reasoning.model_dump(mode="json")}
+    if teacher.reasoning_parser is not None:
+        identity["reasoning_parser"] = parser_identity(teacher.reasoning_parser)
+    return identity
+
+
+def _judge_identity(judge: Judge) -> dict[str, Any]:
+    """A judge's section without how it is run."""
+    return judge.model_dump(mode="json", exclude={"processes"})
 
 
 def _row_keys(finished: pa.Table) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from distill_data.corpus.decide import Assembly, AssemblyProgress, Progress, rows_of, slices
+from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, rows_of, slices
 from distill_data.corpus.manifest import FileFacts
 from distill_data.corpus.rows import as_traces, dropped_prompt_rows, soft_label_rows, trace_rows
 from distill_data.corpus.statistics import LabelTally, tally

@@ -56,6 +56,27 @@ class FileFacts(ManifestPart):
         return path
 
 
+class MeasureFacts(ManifestPart):
+    """How one measure of the traces is spread, and where the filter cuts."""
+
+    name: str
+    """What was measured."""
+    unit: str
+    """In what."""
+    reason: str
+    """The drop reason of a trace beyond the threshold."""
+    below: float | None
+    """Traces below this are dropped; null where the others are."""
+    above: float | None
+    """Traces above this are dropped; null where the others are."""
+    edges: list[float]
+    """Of the bins; the first and the last bin are open."""
+    kept_counts: list[int]
+    """Kept traces per bin; of large versions every k-th trace is counted."""
+    dropped_counts: list[int]
+    """Dropped traces per bin, for whatever reason."""
+
+
 class Manifest(ManifestPart):
     """Everything that made a version, and what is in it."""
 
@@ -90,6 +111,8 @@ class Manifest(ManifestPart):
     """Rows in `rejected/` by drop reason, most frequent first."""
     statistics: dict[str, float | int | None]
     """Measures of the kept rows, and the pass rate of the judged ones."""
+    measures: list[MeasureFacts] = []
+    """Of the filters that are on: how what they measured is spread."""
     files: list[FileFacts]
     """The data files."""
 

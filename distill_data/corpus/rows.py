@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from distill_data.corpus.decide import Assembly, split_part
+from distill_data.corpus.assembly import Assembly, split_part
 from distill_data.identity import trace_id
 from distill_data.records import (
     MESSAGES,

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distill_data.config import Config
-from distill_data.corpus.decide import Assembly
+from distill_data.corpus.assembly import Assembly
 from distill_data.corpus.manifest import FileFacts
 from distill_data.parquet import METADATA_KEY, write_options
 from distill_data.records import SCHEMA_VERSION

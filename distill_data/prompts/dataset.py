@@ -12,6 +12,7 @@ from typing import Any
 
 from distill_data.errors import InputError
 from distill_data.file_hash import file_sha256
+from distill_data.identity import canonical_json
 from distill_data.prompt_config import DatasetPrompts, Mode
 from distill_data.prompts.local_files import SUFFIXES, read_rows
 from distill_data.records import Message, Prompt
@@ -134,7 +135,20 @@ def _to_prompt(source: DatasetPrompts, label: str, mode: Mode, number: int, row:
             messages, completion = _last_answer(messages, chat_place)
         elif messages and messages[-1]["role"] == "assistant":
             raise InputError(f"{chat_place} ends with an assistant message: end prompts with the user's message")
-    return Prompt(messages, label, reference, {"row": number}, completion)
+    return Prompt(messages, label, reference, {"row": number, **_metadata(source, row, place)}, completion)
+
+
+def _metadata(source: DatasetPrompts, row: dict[str, Any], place: str) -> dict[str, Any]:
+    """The columns that verifiers look at, where they are JSON's own kinds."""
+    kept = {column: row.get(column) for column in source.metadata}
+    for column, value in kept.items():
+        try:
+            canonical_json(value)
+        except TypeError:
+            raise InputError(
+                f"{place}, column {column!r} is {_shown(value)}: make it text, numbers or lists of them"
+            ) from None
+    return kept
 
 
 def _last_answer(chat: list[Message], place: str) -> tuple[list[Message], str]:

@@ -1,17 +1,31 @@
-"""Run a verifier over many answers; a verifier that raises marks its row, never the run."""
+"""Which verifier a config names, and which code gives its verdicts. Verifiers are imported when they are made."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Protocol
 
-import numpy as np
-
-from distill_data.config import Judge
+from distill_data.judge_config import (
+    ChoiceJudge,
+    CodeJudge,
+    ExactJudge,
+    JsonSchemaJudge,
+    Judge,
+    MathJudge,
+    NumericJudge,
+    PythonJudge,
+    ReasoningGymJudge,
+    RegexJudge,
+)
 from distill_data.records import Prompt
-from distill_data.verify.exact import ExactVerifier
-from distill_data.verify.reasoning_gym import ReasoningGymVerifier
+
+SCORED_BY = {
+    "reasoning_gym": ["reasoning-gym"],
+    "math": ["math-verify", "latex2sympy2-extended", "sympy"],
+    "regex": ["regex"],
+    "json_schema": ["jsonschema"],
+}
+"""Packages whose version decides verdicts, by verifier."""
 
 
 class Verifier(Protocol):
@@ -26,42 +40,59 @@ class Verifier(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """What a verifier said of n answers.
-
-    `score` is float32 [n], NaN where the verifier raised; `passed` is bool [n]; `error` holds what it raised.
-    """
-
-    score: np.ndarray
-    passed: np.ndarray
-    error: list[str | None]
-
-
 def make_verifier(judge: Judge) -> Verifier:
-    """The verifier that a config names."""
-    return ExactVerifier() if judge.verifier == "exact" else ReasoningGymVerifier()
+    """The verifier that a config names.
+
+    Raises:
+        DistillDataError: it cannot be used here.
+    """
+    match judge:
+        case ExactJudge():
+            from distill_data.verify.exact import ExactVerifier
+
+            return ExactVerifier()
+        case ReasoningGymJudge():
+            from distill_data.verify.reasoning_gym import ReasoningGymVerifier
+
+            return ReasoningGymVerifier()
+        case MathJudge():
+            from distill_data.verify.math import MathVerifier
+
+            return MathVerifier()
+        case ChoiceJudge():
+            from distill_data.verify.choice import ChoiceVerifier
+
+            return ChoiceVerifier()
+        case NumericJudge():
+            from distill_data.verify.numeric import NumericVerifier
+
+            return NumericVerifier(judge.relative_tolerance, judge.absolute_tolerance)
+        case RegexJudge():
+            from distill_data.verify.regex import RegexVerifier
+
+            return RegexVerifier(judge.pattern, judge.match)
+        case JsonSchemaJudge():
+            from distill_data.verify.json_schema import JsonSchemaVerifier
+
+            return JsonSchemaVerifier(judge.json_schema)
+        case PythonJudge():
+            from distill_data.verify.python import PythonVerifier
+
+            return PythonVerifier(judge.function)
+        case CodeJudge():
+            from distill_data.verify.code import CodeVerifier
+            from distill_data.verify.sandbox import Limits
+
+            return CodeVerifier(Limits(judge.cpu_seconds, memory_mib=judge.memory_mib, output_kib=judge.output_kib))
 
 
-def verifier_identity(judge: Judge) -> dict[str, str | int]:
-    """Which code gives the verdicts: the verifier, its version, and that of the package that scores for it.
+def verifier_identity(judge: Judge) -> dict[str, str | int | None]:
+    """Which code gives the verdicts: the verifier, its version, and those of the packages that score for it.
 
     Part of a corpus' digest: an upgraded scorer may give new verdicts, and so gives a new version.
     """
     verifier = make_verifier(judge)
-    identity: dict[str, str | int] = {"verifier": verifier.name, "version": verifier.version}
-    if judge.verifier == "reasoning_gym":
-        identity["reasoning-gym"] = version("reasoning-gym")
-    return identity
-
-
-def judge_answers(verifier: Verifier, answers: list[str], prompts: list[Prompt], pass_score: float) -> Verdicts:
-    """Score every answer against the prompt at the same place; at least `pass_score` passes."""
-    scores = np.full(len(answers), np.nan, np.float64)  # float32 would turn 0.9 into less than 0.9
-    errors: list[str | None] = [None] * len(answers)
-    for row, (answer, prompt) in enumerate(zip(answers, prompts, strict=True)):
-        try:
-            scores[row] = verifier.score(answer, prompt)
-        except Exception as error:
-            errors[row] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return Verdicts(scores.astype(np.float32), scores >= pass_score, errors)
+    identity: dict[str, str | int | None] = {"verifier": verifier.name, "version": verifier.version}
+    if isinstance(judge, PythonJudge):
+        identity["source_sha256"] = getattr(verifier, "source_sha256", None)
+    return identity | {package: version(package) for package in SCORED_BY.get(judge.verifier, [])}

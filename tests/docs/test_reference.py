@@ -4,7 +4,8 @@ import pytest
 
 from distill_data.config import Config
 from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, Section
-from distill_data.reference import config_reference, sections_in, with_reference
+from distill_data.reference import config_reference, with_reference
+from distill_data.section import sections_in
 from distill_data.student_config import FromConfig, Loss, Student
 from tests.docs.conftest import README
 
@@ -40,7 +41,7 @@ def test_every_field_is_documented() -> None:
         "| `temperature` | number ≥ 0, ≤ 2 | `0.7` |",
         "| `limit` | integer > 0 or null | `null` |",
         "| `model` | text or section | **required** |",
-        "| `verifier` | `reasoning_gym` or `exact` | **required** |",
+        "| `verifier` | `json_schema` | **required** |",
         "| `options` | mapping | `{}` |",
         "| `enforce_eager` | true or false or null | `null` |",
         "| `sampling` | section | see below |",

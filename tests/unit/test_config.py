@@ -85,7 +85,7 @@ def message_of(tmp_path: Path, *overrides: str, text: str = MINIMAL) -> str:
         ("dataset=3", "unknown key dataset (known keys: name, root, prompts, teacher, judge, keep, filters, "
          "validation, student, storage)"),
         ("prompts.0.str=3",
-         "unknown key prompts.0.str (known keys: source, task, size, seed, options, name, sampling)"),
+         "unknown key prompts.0.str (known keys: source, task, size, seed, options, name, sampling, judge)"),
     ],
 )  # fmt: skip
 def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expected: str) -> None:

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import get_args
 
-import numpy as np
 import pytest
 
-from distill_data.config import Judge
 from distill_data.errors import ConfigError, InputError
+from distill_data.judge_config import ExactJudge, Judge, ReasoningGymJudge
 from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.prompts import load_prompts
 from distill_data.records import Prompt, table_to_prompts
-from distill_data.verify import judge_answers, make_verifier, require_safe_scorer, verifier_identity
+from distill_data.section import tag_of
+from distill_data.verify import make_verifier, require_safe_scorer, verifier_identity
 
 
 def ask(reference: str | None) -> Prompt:
@@ -36,16 +37,16 @@ def stored(task: str, size: int = 3, **options: int) -> list[Prompt]:
     ],
 )
 def test_exact(answer: str, reference: str, score: float) -> None:
-    assert make_verifier(Judge(verifier="exact")).score(answer, ask(reference)) == score
+    assert make_verifier(ExactJudge(verifier="exact")).score(answer, ask(reference)) == score
 
 
 def test_exact_needs_a_reference() -> None:
     with pytest.raises(InputError, match="has no reference"):
-        make_verifier(Judge(verifier="exact")).score("42", ask(None))
+        make_verifier(ExactJudge(verifier="exact")).score("42", ask(None))
 
 
 def test_reasoning_gym_scores_stored_prompts_with_the_tasks_scorer() -> None:
-    verifier = make_verifier(Judge(verifier="reasoning_gym"))
+    verifier = make_verifier(ReasoningGymJudge(verifier="reasoning_gym"))
     prompt = stored("chain_sum")[0]
     right = prompt.reference or ""
     assert verifier.score(right, prompt) == 1.0
@@ -57,14 +58,14 @@ def test_reasoning_gym_scores_stored_prompts_with_the_tasks_scorer() -> None:
 
 @pytest.mark.parametrize("task", ["countdown", "word_ladder", "sudoku", "polynomial_equations", "knights_knaves"])
 def test_other_tasks_pass_their_own_answers(task: str) -> None:
-    verifier = make_verifier(Judge(verifier="reasoning_gym"))
+    verifier = make_verifier(ReasoningGymJudge(verifier="reasoning_gym"))
     for prompt in stored(task, 2):
         assert verifier.score(prompt.reference or "", prompt) == 1.0
 
 
 def test_scorer_is_built_with_the_options_that_it_reads() -> None:
     prompts = stored("decimal_arithmetic", 2, min_num_decimal_places=9, max_num_decimal_places=9)
-    verifier = make_verifier(Judge(verifier="reasoning_gym"))
+    verifier = make_verifier(ReasoningGymJudge(verifier="reasoning_gym"))
     prompt = prompts[0]
     off = f"{float(prompt.reference or 0) + 3e-5:.9f}"
     wide = Prompt(prompt.messages, prompt.source, prompt.reference, prompt.metadata | {"options": {}})
@@ -73,47 +74,16 @@ def test_scorer_is_built_with_the_options_that_it_reads() -> None:
     assert len(verifier._tasks) == 2  # type: ignore[attr-defined]
 
 
-def test_one_raising_row_never_stops_the_others() -> None:
-    verdicts = judge_answers(
-        make_verifier(Judge(verifier="reasoning_gym")), ["1", "2"], [ask(None), *stored("chain_sum", 1)], 1.0
-    )
-    assert np.isnan(verdicts.score[0])
-    assert verdicts.score[1] == 0.0
-    assert verdicts.passed.tolist() == [False, False]
-    assert "reference" in (verdicts.error[0] or "")
-    assert verdicts.error[1] is None
-
-
 def test_a_prompt_of_another_source_is_compared_as_exact_does() -> None:
-    verifier = make_verifier(Judge(verifier="reasoning_gym"))
-    verdicts = judge_answers(verifier, ["so the answer is 7.", "8"], [ask("7")] * 2, 1.0)
-    assert verdicts.passed.tolist() == [True, False]
-
-
-def test_pass_score_is_compared_before_rounding() -> None:
-    class Fixed:
-        name = "fixed"
-        version = 1
-
-        def score(self, answer: str, prompt: Prompt) -> float:
-            return float(answer)
-
-    verdicts = judge_answers(Fixed(), ["0.9", "0.89", "1"], [ask(None)] * 3, 0.9)
-    assert verdicts.passed.tolist() == [True, False, True]
-    assert verdicts.score.dtype == np.float32
-    assert verdicts.score.shape == (3,)
-
-
-def test_no_answers() -> None:
-    verdicts = judge_answers(make_verifier(Judge(verifier="exact")), [], [], 1.0)
-    assert verdicts.score.shape == (0,)
-    assert verdicts.error == []
+    verifier = make_verifier(ReasoningGymJudge(verifier="reasoning_gym"))
+    assert verifier.score("so the answer is 7.", ask("7")) == 1.0
+    assert verifier.score("8", ask("7")) == 0.0
 
 
 def test_the_identity_names_what_scores() -> None:
     package = version("reasoning-gym")
-    assert verifier_identity(Judge(verifier="exact")) == {"verifier": "exact", "version": 1}
-    assert verifier_identity(Judge(verifier="reasoning_gym")) == {
+    assert verifier_identity(ExactJudge(verifier="exact")) == {"verifier": "exact", "version": 1}
+    assert verifier_identity(ReasoningGymJudge(verifier="reasoning_gym")) == {
         "verifier": "reasoning_gym",
         "version": 1,
         "reasoning-gym": package,
@@ -130,3 +100,18 @@ def test_a_scorer_that_runs_text_as_code_is_refused(task: str) -> None:
 @pytest.mark.parametrize("task", ["chain_sum", "basic_arithmetic"])
 def test_a_scorer_that_only_compares_is_fine(task: str) -> None:
     require_safe_scorer(ReasoningGymPrompts(source="reasoning_gym", task=task, size=1))
+
+
+MADE = {
+    "exact": {}, "reasoning_gym": {}, "math": {}, "choice": {}, "numeric": {}, "regex": {"pattern": "4."},
+    "json_schema": {"json_schema": {"type": "integer"}}, "python": {"function": "math:isqrt"}, "code": {},
+}  # fmt: skip
+
+
+def test_every_verifier_of_the_config_is_made_under_its_own_name() -> None:
+    kinds = get_args(get_args(Judge)[0])
+    assert {tag_of(kind) for kind in kinds} == MADE.keys()
+    for kind in kinds:
+        name = str(tag_of(kind))
+        made = make_verifier(kind(verifier=name, **MADE[name]))
+        assert made.name == name and made.version >= 1

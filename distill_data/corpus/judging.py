@@ -1,0 +1,110 @@
+"""Verdicts of a version's traces: looked up where their verifier judged them before, else judged now and kept."""
+
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill_data.corpus.assembly import Assembly
+from distill_data.corpus.digest import split_identity
+from distill_data.judge_config import Judge
+from distill_data.records import Prompt, table_to_prompts
+from distill_data.verify import VerifierPool, verifier_identity
+from distill_data.verify.verdict_store import VERDICT_SCHEMA, VerdictStore, judged_as, verdict_keys
+
+UNDECIDED = "^verifier_(timeout|crashed):"  # errors that tell of the machine as much as of the answer: never kept
+_OUTCOME = pa.schema([("score", pa.float64()), ("verdict_error", pa.string()), ("passed", pa.bool_())])
+
+
+class SourceJudge:
+    """One judge, what it said before, and its processes once there is something new to judge."""
+
+    def __init__(self, judge: Judge, job: Assembly):
+        self._judge = judge
+        self._store = VerdictStore(job.config.root, job.teacher_id, _ingredients(judge, job))
+        self._pool: VerifierPool | None = None
+
+    def verdicts(self, keys: pa.Array, answers: list[str], prompts: pa.Table, prompt_at: np.ndarray) -> pa.Table:
+        """Rows of _OUTCOME; answer i is one to row prompt_at[i] of `prompts` (PROMPT_SCHEMA)."""
+        found = self._store.find(keys)
+        missing = pc.and_(pc.is_null(found["score"]), pc.is_null(found["error"])).to_numpy()
+        if missing.any():
+            asked = table_to_prompts(prompts)
+            rows = np.flatnonzero(missing)
+            fresh = self._score(keys.take(pa.array(rows)), [(answers[row], asked[prompt_at[row]]) for row in rows])
+            order = np.where(missing, np.cumsum(missing) - 1 + len(found), np.arange(len(found)))
+            found = pa.concat_tables([found, fresh]).take(order)
+        passed = pc.greater_equal(found["score"], self._judge.pass_score)
+        return pa.table([found["score"], found["error"], passed], schema=_OUTCOME)
+
+    def close(self) -> None:
+        """End its processes."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _score(self, keys: pa.Array, answers: list[tuple[str, Prompt]]) -> pa.Table:
+        if self._pool is None:
+            self._pool = VerifierPool(self._judge)
+        scored = self._pool.score(answers)
+        scores = np.array([score for score, _ in scored])
+        errors = pa.array([error for _, error in scored], pa.string())
+        fresh = pa.table([keys, pa.array(scores, mask=np.isnan(scores)), errors], schema=VERDICT_SCHEMA)
+        undecided = pc.fill_null(pc.match_substring_regex(errors, UNDECIDED), False)
+        self._store.commit(fresh.filter(pc.invert(undecided)))
+        return fresh
+
+
+class Judging:
+    """The judges of a job's sources; a context manager that ends their processes."""
+
+    def __init__(self, job: Assembly):
+        self._job = job
+        judges, sources = job.config.judges, job.config.prompts
+        self._judges = [SourceJudge(judge, job) for judge in judges]
+        own = [job.config.judge_of(source) for source in sources]
+        by_source = np.array([-1 if judge is None else judges.index(judge) for judge in own])
+        labels = pa.array([source.label for source in sources])
+        self._of_prompt = by_source[pc.index_in(job.prompts.table["source"], value_set=labels).to_numpy()]
+
+    def __enter__(self) -> Judging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for judge in self._judges:
+            judge.close()
+
+    def has_judge(self, rows: pa.Table) -> pa.Array:
+        """Whether the source of each row's prompt has a judge."""
+        return pa.array(self._of_prompt[rows["prompt_row"].to_numpy()] >= 0)
+
+    def verdicts(self, rows: pa.Table, answers: list[str]) -> pa.Table:
+        """Score, passed and verdict_error of rows of `Assembly.finished`; null where nothing was judged."""
+        prompt_rows = rows["prompt_row"].to_numpy()
+        judges = np.where(pc.is_null(rows["error"]).to_numpy(), self._of_prompt[prompt_rows], -1)
+        pieces, places = [_unjudged(int((judges < 0).sum()))], [np.flatnonzero(judges < 0)]
+        for number, judge in enumerate(self._judges):
+            there = np.flatnonzero(judges == number)
+            if not len(there):
+                continue
+            asked, prompt_at = np.unique(prompt_rows[there], return_inverse=True)
+            prompts = self._job.prompts.take(asked)
+            keys = verdict_keys(rows["content_digest"].take(there), judged_as(prompts).take(pa.array(prompt_at)))
+            pieces.append(judge.verdicts(keys, [answers[row] for row in there], prompts, prompt_at))
+            places.append(there)
+        return pa.concat_tables(pieces).take(np.argsort(np.concatenate(places)))
+
+
+def _unjudged(rows: int) -> pa.Table:
+    return pa.table([pa.nulls(rows, field.type) for field in _OUTCOME], schema=_OUTCOME)
+
+
+def _ingredients(judge: Judge, job: Assembly) -> dict[str, Any]:
+    """What decides a verdict: the verifier and its options, and what is taken for the answer."""
+    options = judge.model_dump(mode="json", exclude={"pass_score", "timeout_seconds", "processes"})
+    return {**options, **verifier_identity(judge), "answer": split_identity(job.config.teacher)}

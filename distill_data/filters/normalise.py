@@ -1,0 +1,115 @@
+"""Texts as they are compared: case, punctuation and white space of two copies may differ, words and numbers may not.
+
+A token is a word, a mathematical sign, or one character of a script that is written without spaces (Chinese, Japanese,
+Thai, Lao, Khmer, Burmese), so that n tokens are n words here and n characters there. `-` and `*` are signs where an
+operand follows (`3 - 4`, `2*x`) and punctuation elsewhere (`well-known`, `**bold**`): without that, two sums of the
+same numbers would be one text.
+"""
+
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_SLICE_ROWS = 4096
+_SLICE_BYTES = 2**24
+_TYPOGRAPHIC = {"\N{MINUS SIGN}": "-", "\N{MULTIPLICATION SIGN}": "*"}
+_PUNCTUATION = r"[^ \pL\pM\pN\pS%/*(\[{-]+|[$`]"  # $ and ` mark mathematics and code up: they are no signs
+_SPACE, _ZERO, _NINE, _A, _Z = b" 09az"
+_ALONE = [
+    (0x0E00, 0x0F00),  # Thai, Lao
+    (0x1000, 0x10A0),  # Burmese
+    (0x1780, 0x1800),  # Khmer
+    (0x2190, 0x2300),  # arrows, mathematical operators
+    (0x3005, 0x3008),  # ideographic iteration mark, closing mark and zero
+    (0x3040, 0x3100),  # Hiragana, Katakana
+    (0x31F0, 0x3200),
+    (0x3400, 0x4DC0),  # Chinese characters
+    (0x4E00, 0xA000),
+    (0xF900, 0xFB00),
+    (0x20000, 0x40000),
+]  # code points that are a token each: from, up to
+_WORD, _SIGN, _DOUBTFUL, _BRACKET = 0, 1, 2, 3
+_KINDS = np.full(0x110000, _WORD, np.uint8)
+_KINDS[[ord(sign) for sign in "+<=>|~^%/\N{DIVISION SIGN}\N{FRACTION SLASH}"]] = _SIGN
+_KINDS[list(b"-*")] = _DOUBTFUL
+_KINDS[list(b"([{")] = _BRACKET  # until it is known what stands behind it
+for _start, _stop in _ALONE:
+    _KINDS[_start:_stop] = _SIGN
+
+
+def normalised(texts: pa.Array) -> pa.Array:
+    """Every text as its tokens, joined by single spaces; empty where there is none, also for null."""
+    return pc.fill_null(pc.binary_join(tokens(texts), " "), "")
+
+
+def tokens(texts: pa.Array) -> pa.ListArray:
+    """The tokens of every text (list<string>): NFKC, lower case, no punctuation; null for a text without any."""
+    text = pc.utf8_normalize(pc.fill_null(texts.cast(pa.string()), ""), form="NFKC")
+    text = pc.utf8_normalize(pc.utf8_lower(text), form="NFKC")  # lower letters may compose with marks anew
+    for typographic, written in _TYPOGRAPHIC.items():
+        text = pc.replace_substring(text, typographic, written)
+    text = pc.ascii_trim_whitespace(_apart(pc.replace_substring_regex(text, _PUNCTUATION, " ")))
+    return pc.ascii_split_whitespace(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
+
+
+def slices(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array]:
+    """The texts in runs of bounded memory: 4,096 rows or 16 MiB, whichever is less; a longer text alone."""
+    for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
+        ends = np.cumsum(pc.fill_null(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False), dtype=np.int64)
+        start = 0
+        while start < len(chunk):
+            before = ends[start - 1] if start else 0
+            full = int(np.searchsorted(ends, before + _SLICE_BYTES, side="right"))
+            stop = min(max(full, start + 1), start + _SLICE_ROWS, len(chunk))
+            yield chunk.slice(start, stop - start)
+            start = stop
+
+
+def _apart(texts: pa.Array) -> pa.Array:
+    """The texts with spaces around every code point that is a token of its own, and a line's end after each."""
+    lines = pc.binary_join_element_wise(texts, "", "\n")  # no sign looks for its operand in the next text
+    offsets, content = np.frombuffer(lines.buffers()[1], np.int32)[: len(lines) + 1], lines.buffers()[2].to_pybytes()
+    if content.isascii():
+        codes, letters = np.frombuffer(content, np.uint8).copy(), offsets
+        kinds = np.frombuffer(content.translate(_KINDS[:256].tobytes()), np.uint8)
+    else:
+        codes = np.frombuffer(content.decode().encode("utf-32-le"), np.uint32).copy()
+        letters = np.concatenate(([0], np.cumsum(pc.utf8_length(lines).to_numpy())))
+        kinds = _KINDS[codes]
+    doubtful = np.flatnonzero(kinds == _DOUBTFUL)
+    operators = doubtful[_have_operand(codes, doubtful)]
+    written = codes[operators]
+    codes[kinds > _SIGN] = _SPACE
+    codes[operators] = written
+    places = np.sort(np.concatenate((np.flatnonzero(kinds == _SIGN), operators)))
+    wider = np.insert(codes, np.repeat(places, 2) + np.tile([0, 1], len(places)), _SPACE).tobytes()
+    ends = offsets + 2 * np.searchsorted(places, letters)
+    spaced = wider if content.isascii() else wider.decode("utf-32-le").encode()
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(spaced))
+
+
+def _have_operand(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Which `-` and `*` are signs: a number or a lone letter follows, and none has a space on its right side only."""
+    near = np.take(codes, places[:, None] + np.arange(-1, 6), mode="clip")
+    balanced = (near[:, 2] != _SPACE) | (near[:, 0] == _SPACE)
+    between = (near[:, 2:6] == _SPACE) | (_KINDS[near[:, 2:6]] == _BRACKET)
+    first = 2 + np.argmin(between, axis=1)
+    rows = np.arange(len(places))
+    operand, after = near[rows, first], near[rows, first + 1]
+    lone = _is_letter(operand) & ~_is_letter(after) & ~_is_digit(after) & (after < 128)
+    return balanced & (_is_digit(operand) | lone)
+
+
+def _is_digit(codes: np.ndarray) -> np.ndarray:
+    return (codes >= _ZERO) & (codes <= _NINE)
+
+
+def _is_letter(codes: np.ndarray) -> np.ndarray:
+    return (codes >= _A) & (codes <= _Z)

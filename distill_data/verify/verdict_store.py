@@ -1,0 +1,90 @@
+"""What verifiers said, kept by trace and verifier: another filter, or another version, never judges again.
+
+`<root>/verdicts/<teacher_id>/<verifier_id>/part-<hash>.parquet`, beside them verifier.json with the ingredients of the
+id. A row is a trace (its content digest and what it was judged against) with its score, or why it has none.
+"""
+
+# pyarrow.compute makes its functions at import, where pyright cannot see them.
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from distill_data.errors import TraceStoreError, reason_of
+from distill_data.identity import digest
+from distill_data.parquet import place
+
+VERDICT_SCHEMA = pa.schema([("key", pa.string()), ("score", pa.float64()), ("error", pa.string())])
+_ID_LENGTH = 16
+
+
+def verifier_id(ingredients: Mapping[str, Any]) -> str:
+    """Id of a verifier: a hash of everything that changes what it says of a trace."""
+    return digest(dict(ingredients))[:_ID_LENGTH]
+
+
+def judged_as(prompts: pa.Table) -> pa.Array:
+    """Hash of what an answer to each prompt is judged against: its messages, reference and metadata."""
+    columns = (prompts[name].to_pylist() for name in ("prompt_id", "reference", "metadata"))
+    return pa.array([digest(list(row))[:_ID_LENGTH] for row in zip(*columns, strict=True)], pa.string())
+
+
+def verdict_keys(content_digests: pa.ChunkedArray, judged: pa.Array) -> pa.Array:
+    """The names of traces under a verifier: what each says, and what it is judged against."""
+    return pc.binary_join_element_wise(content_digests.combine_chunks(), judged, "-")
+
+
+class VerdictStore:
+    """The verdicts of one verifier on one teacher's traces."""
+
+    def __init__(self, root: str | Path, teacher_id: str, ingredients: Mapping[str, Any]):
+        self._ingredients = dict(ingredients)
+        self.folder = Path(root) / "verdicts" / teacher_id / verifier_id(ingredients)
+        self._known = VERDICT_SCHEMA.empty_table()
+        if self.folder.is_dir():
+            parts = sorted(self.folder.glob("part-*.parquet"))
+            self._known = pa.concat_tables([self._known, *map(_read, parts)]).combine_chunks()
+
+    def find(self, keys: pa.Array) -> pa.Table:
+        """VERDICT_SCHEMA of these keys in their order; score and error are both null where there is no verdict yet."""
+        at = pc.index_in(keys, value_set=self._known["key"].combine_chunks())
+        return self._known.select(["score", "error"]).take(at).add_column(0, "key", keys)
+
+    def commit(self, verdicts: pa.Table) -> None:
+        """Keep rows of VERDICT_SCHEMA for good.
+
+        Raises:
+            TraceStoreError: the folder cannot be written.
+        """
+        sink = pa.BufferOutputStream()
+        pq.write_table(verdicts, sink, compression="zstd", write_page_checksum=True)
+        data = sink.getvalue()
+        name = f"part-{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (described := self.folder / "verifier.json").exists():
+                place(json.dumps(self._ingredients, indent=2, ensure_ascii=False).encode(), described)
+            place(data, self.folder / name)
+        except OSError as error:
+            raise TraceStoreError(
+                f"cannot write {self.folder}: {reason_of(error)}: free space or fix the folder, then run the same "
+                "command again; every trace is kept"
+            ) from error
+        self._known = pa.concat_tables([self._known, verdicts]).combine_chunks()
+
+
+def _read(part: Path) -> pa.Table:
+    try:
+        return pq.read_table(part, schema=VERDICT_SCHEMA, page_checksum_verification=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise TraceStoreError(
+            f"{part} is damaged ({reason_of(error)}): delete it, and what it held is judged again"
+        ) from error
