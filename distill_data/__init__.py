@@ -41,6 +41,7 @@ filters        drop rules and their reasons; duplicates; benchmarks that must no
 corpus         assemble a version, its manifest and card; open it; verify it
 export         a version as files that other trainers read
 page           a version's report as one HTML page
+screening      a config's prompts without those of benchmarks and those that came before
 student        dataset, losses, training and evaluation of a student
 session        a teacher's lease and its workers, for one build
 build          a build, step by step

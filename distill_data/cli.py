@@ -97,11 +97,11 @@ def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = F
     _prepare(verbose=False)
     from distill_data.build import plan_build
     from distill_data.config_file import load_config
-    from distill_data.prompts import load_prompts
     from distill_data.report import describe_plan, plan_summary
+    from distill_data.screening import prompts_of
 
     settings = load_config(config, set_)
-    described = describe_plan(plan_build(settings, load_prompts(list(settings.prompts), settings.teacher.mode)))
+    described = describe_plan(plan_build(settings, prompts_of(settings)))
     _print(described, as_json, plan_summary)
 
 

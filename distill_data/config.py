@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from distill_data.dedup_config import Decontaminate, Deduplicate
 from distill_data.filter_config import Filters
 from distill_data.judge_config import Judge
 from distill_data.keep_config import Keep, Mix
@@ -19,6 +20,7 @@ from distill_data.section import Fraction, Section
 from distill_data.student_config import Student
 from distill_data.teacher_config import Sampling, Teacher
 
+_UNLESS_DEFAULT = Field(exclude_if=lambda section: section.is_default)
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 
 
@@ -57,6 +59,10 @@ class Config(Section):
     """Where prompts come from, in order."""
     teacher: Teacher
     """Who answers."""
+    deduplicate: Annotated[Deduplicate, _UNLESS_DEFAULT] = Deduplicate()
+    """Prompts, and answers to one prompt, that are nearly the same."""
+    decontaminate: Annotated[Decontaminate, _UNLESS_DEFAULT] = Decontaminate()
+    """Benchmarks whose texts must not be in the corpus."""
     judge: Judge | None = None
     """How answers are scored; left out: only those of sources with a `judge:` of their own are."""
     keep: Keep = Keep()

@@ -14,8 +14,9 @@ from distill_data.config import Config
 from distill_data.errors import ConfigError, DistillDataError, InputError, ModelError
 from distill_data.estimate import estimate_build
 from distill_data.models import load_tokenizer
-from distill_data.prompts import PromptSet, load_prompts
+from distill_data.prompts import PromptSet
 from distill_data.records import Prompt, table_to_prompts
+from distill_data.screening import prompts_of
 from distill_data.student.job import check_student
 from distill_data.teacher_config import Teacher
 from distill_data.teachers.rendering import RenderedPrompt, render_prompts, render_text
@@ -38,8 +39,7 @@ class Check:
 def examine(settings: Config) -> list[Check]:
     """Every check, in order; what rests on a failed one is left out."""
     checks: list[Check] = []
-    sources, mode = list(settings.prompts), settings.teacher.mode
-    prompts = _run(checks, "prompts", lambda: load_prompts(sources, mode), describe_prompts)
+    prompts = _run(checks, "prompts", lambda: prompts_of(settings), describe_prompts)
     if prompts is None:
         return checks
     plan = _run(checks, "teacher", lambda: plan_build(settings, prompts), _describe_teacher)

@@ -14,7 +14,8 @@ from distill_data.corpus.assemble import AssemblyProgress
 from distill_data.corpus.manifest import Manifest
 from distill_data.doctor import require_ready
 from distill_data.progress import display
-from distill_data.prompts import PromptSet, load_prompts
+from distill_data.prompts import PromptSet
+from distill_data.screening import prompts_of
 from distill_data.teachers.generation import Budget, GenerationProgress, GenerationReport
 from flows.reporting import start_progress, update_progress
 
@@ -23,8 +24,8 @@ ARTIFACT_SECONDS = 5.0  # between updates of the progress that Prefect shows
 
 @task(name="load prompts", cache_policy=NO_CACHE)
 def load_prompts_task(config: Config) -> PromptSet:
-    """Read every prompt source."""
-    return load_prompts(list(config.prompts), config.teacher.mode)
+    """Read every prompt source, without what benchmarks and other prompts have already."""
+    return prompts_of(config)
 
 
 @task(name="plan", cache_policy=NO_CACHE)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_data.config import Config, Validation
+from distill_data.corpus.alike import drop_alike
 from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, rows_of, slices, split_part
 from distill_data.corpus.judging import Judging
 from distill_data.corpus.measures import MeasureSample
@@ -57,6 +58,8 @@ def decide(job: Assembly, on_progress: Progress) -> Decisions:
             passed, judged = passed + (pc.sum(verdicts).as_py() or 0), judged + len(verdicts)
             on_progress(AssemblyProgress("judge", part.stop, total, passed / judged if judged else None))
     table = pa.concat_tables(pieces)
+    if job.config.deduplicate.samples == "drop":
+        table = drop_alike(job, table)
     reasons = select_traces(table, job.config.keep)
     if job.config.mix is not None:
         sources, groups = (job.prompts.table[name].combine_chunks() for name in ("source", "group_id"))

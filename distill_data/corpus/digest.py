@@ -48,6 +48,9 @@ def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished
         "filters": config.filters.model_dump(mode="json"),
         "validation": config.validation.model_dump(mode="json"),
     }
+    for name, section in (("deduplicate", config.deduplicate), ("decontaminate", config.decontaminate)):
+        if not section.is_default:
+            inputs[name] = section.model_dump(mode="json")
     if config.mix is not None:
         inputs["mix"] = config.mix.model_dump(mode="json")
     if own_judges:

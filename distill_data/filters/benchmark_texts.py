@@ -35,9 +35,7 @@ def load_benchmark(section: BenchmarkSource, answers: bool = False) -> tuple[Ben
     return BenchmarkTexts(section.label, pa.chunked_array(texts, pa.string()), held), revision
 
 
-def _open(
-    section: BenchmarkSource, column: str, answer: str | None = None
-) -> tuple[Iterator[Prompt], dict[str, Any]]:
+def _open(section: BenchmarkSource, column: str, answer: str | None = None) -> tuple[Iterator[Prompt], dict[str, Any]]:
     """One text column as prompts, the answers as their references."""
     return open_dataset(
         DatasetPrompts(

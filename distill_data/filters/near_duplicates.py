@@ -1,10 +1,10 @@
 """Near-duplicate texts: the Jaccard similarity of their shingles reaches a threshold (Broder 1997; Lee et al. 2022,
 "Deduplicating Training Data Makes Language Models Better").
 
-Candidates come from MinHash in bands and are compared exactly, so none is wrong; some one in a hundred pairs at the very
-threshold is missed, and fewer of those that are more alike. 64-bit hashes stand for n-grams. A text without any token
-is alike to none. Time grows with the square of the rows that share a template and are just below the threshold: they
-are candidates of one another.
+Candidates come from MinHash in bands and are compared exactly, so none is wrong; some one in a hundred pairs at the
+very threshold is missed, and fewer of those that are more alike. 64-bit hashes stand for n-grams. A text without any
+token is alike to none. Time grows with the square of the rows that share a template and are just below the threshold:
+they are candidates of one another.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def first_alike(
 ) -> np.ndarray:
     """For every text the first kept one that it is alike to, in their order (int64 [n]).
 
-    Itself where it is new, and so kept; `-1 - k` where it is alike to text k of `seen`. Who is kept depends on earlier
-    texts only. A text is never dropped for one that was dropped itself.
+    Itself where it is new, and so kept; `-1 - k` where it is alike to text k of `seen`: the first with the same tokens,
+    else the first that is similar. Who is kept depends on earlier texts only. A text is never dropped for one that was
+    dropped itself.
 
     Args:
         texts: in the order of who came first.

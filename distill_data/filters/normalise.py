@@ -21,7 +21,7 @@ _SLICE_ROWS = 4096
 _SLICE_BYTES = 2**24
 _TYPOGRAPHIC = {"\N{MINUS SIGN}": "-", "\N{MULTIPLICATION SIGN}": "*"}
 _PUNCTUATION = r"[^ \pL\pM\pN\pS%/*(\[{-]+|[$`]"  # $ and ` mark mathematics and code up: they are no signs
-_SPACE, _ZERO, _NINE, _A, _Z = b" 09az"
+_END, _SPACE, _ASTERISK, _ZERO, _NINE, _A, _Z = b"\n *09az"
 _ALONE = [
     (0x0E00, 0x0F00),  # Thai, Lao
     (0x1000, 0x10A0),  # Burmese
@@ -98,7 +98,8 @@ def _apart(texts: pa.Array) -> pa.Array:
 def _have_operand(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Which `-` and `*` are signs: a number or a lone letter follows, and none has a space on its right side only."""
     near = np.take(codes, places[:, None] + np.arange(-1, 6), mode="clip")
-    balanced = (near[:, 2] != _SPACE) | (near[:, 0] == _SPACE)
+    near[places == 0, 0] = _END  # of no text before
+    balanced = ((near[:, 2] != _SPACE) | (near[:, 0] == _SPACE)) & (near[:, 0] != _ASTERISK)  # `**A** is`
     between = (near[:, 2:6] == _SPACE) | (_KINDS[near[:, 2:6]] == _BRACKET)
     first = 2 + np.argmin(between, axis=1)
     rows = np.arange(len(places))

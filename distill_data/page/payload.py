@@ -41,7 +41,7 @@ def script_json(value: Any) -> str:
     JavaScript. Half a surrogate pair, which no UTF-8 file can hold, becomes a question mark.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "\u2028\u2029":
+    for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode("utf-8", "replace").decode()
 

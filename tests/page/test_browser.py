@@ -172,5 +172,6 @@ def test_it_prints_without_its_controls(page: Path, browser: Browser, tmp_path: 
         pdf = visit.page.pdf(path=tmp_path / "page.pdf", format="A4")
         assert pdf.startswith(b"%PDF")
         visit.page.emulate_media(media="print")
+        assert visit.ask(CONTRAST, 4.5)["low"] == []  # on white, whatever the screen prefers
         assert not visit.page.is_visible(".controls")
         assert visit.page.is_visible("#trace")

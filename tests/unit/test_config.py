@@ -82,8 +82,8 @@ def message_of(tmp_path: Path, *overrides: str, text: str = MINIMAL) -> str:
          "student.model.from_config is missing; unknown key student.model.from_confg (did you mean from_config?)"),
         ("prompts.0={source: dataset, path: a.csv, prompt: q, refrence: a}",
          "unknown key prompts.0.refrence (did you mean reference?)"),
-        ("dataset=3", "unknown key dataset (known keys: name, root, prompts, teacher, judge, keep, filters, "
-         "validation, student, storage)"),
+        ("dataset=3", "unknown key dataset (known keys: name, root, prompts, teacher, "
+         "deduplicate, decontaminate, judge, keep, mix, filters, validation, student, storage)"),
         ("prompts.0.str=3",
          "unknown key prompts.0.str (known keys: source, task, size, seed, options, name, sampling, judge)"),
     ],

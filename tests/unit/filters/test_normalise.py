@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 from __future__ import annotations
 
 import random
@@ -10,7 +11,7 @@ from distill_data.filters.normalise import normalised, slices, tokens
 SAME = [
     ("What's 3+4?", " WHAT’S   3 + 4 ", "what s 3 + 4"),
     ("3-4*(x-y)/2", "3 − 4 × (X − y) / 2", "3 - 4 * x - y / 2"),
-    ("**A well-known** fact: 50% off.", "a well known fact - 50 % off!", "a well known fact 50 % off"),
+    ("**A well-known** fact: 50% off.", "a well known fact -- 50 % off!", "a well known fact 50 % off"),
     ("`x` and $y$", "x and y", "x and y"),
     ("ﬁne ½", "Fine 1⁄2", "fine 1 ⁄ 2"),
     ("e\u0301t\u00e9", "ÉTE\u0301", "été"),

@@ -1,0 +1,118 @@
+"""A config's prompts, screened before the teacher is asked: none with text of a benchmark, none that came before.
+
+What is dropped here costs no teacher token, and is in `rejected/` with the benchmark or the prompt that it is like.
+"""
+
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill_data.config import Config
+from distill_data.corpus.read import open_corpus
+from distill_data.dedup_config import Deduplicate
+from distill_data.errors import InputError
+from distill_data.filters.benchmark_texts import load_benchmark
+from distill_data.filters.decontamination import Benchmarks, contamination
+from distill_data.filters.near_duplicates import alike_groups, first_alike
+from distill_data.prompts import PromptSet, load_prompts
+from distill_data.prompts.prompt_set import DROPPED_SCHEMA
+from distill_data.records import Message
+
+_MESSAGES_AT_ONCE = 4096
+
+
+def prompts_of(settings: Config) -> PromptSet:
+    """Read every prompt source of a config and screen what was read.
+
+    Raises:
+        InputError: a source or benchmark cannot be read, or no prompt is left.
+        CorpusError: a corpus to compare with is not there.
+    """
+    return screened(load_prompts(list(settings.prompts), settings.teacher.mode), settings)
+
+
+def screened(prompts: PromptSet, settings: Config) -> PromptSet:
+    """The prompts without those that `decontaminate` and `deduplicate` drop, groups joined as the latter says."""
+    if settings.decontaminate.benchmarks:
+        prompts = _without_benchmarks(prompts, settings)
+    deduplicate = settings.deduplicate
+    if deduplicate.against:
+        prompts = _without_seen(prompts, deduplicate, settings.root)
+    if deduplicate.prompts != "off":
+        prompts = _without_near_duplicates(prompts, deduplicate)
+    if not len(prompts.table):
+        reasons = ", ".join(sorted(set(prompts.dropped["drop_reason"].to_pylist())))
+        raise InputError(f"no prompt is left ({reasons}): loosen deduplicate: or decontaminate:, or give other prompts")
+    return prompts
+
+
+def _without_benchmarks(prompts: PromptSet, settings: Config) -> PromptSet:
+    section = settings.decontaminate
+    loaded = (load_benchmark(source, section.answers)[0] for source in section.benchmarks)
+    benchmarks = Benchmarks(loaded, section.ngram, section.common)
+    touched = benchmarks.touched(_asked(prompts.table))
+    return _dropped(prompts, "contaminated", contamination(touched, len(prompts.table), section.max_overlap))
+
+
+def _without_seen(prompts: PromptSet, section: Deduplicate, root: str) -> PromptSet:
+    """Without prompts that are nearly the same as one of another corpus."""
+    texts, names = [], []
+    for reference in section.against:
+        corpus = open_corpus(reference, root)
+        for split in corpus.splits:
+            for batch in corpus.batches("traces", split, _MESSAGES_AT_ONCE):
+                texts.append(_user_texts(batch["messages"].to_pylist()))
+                names += [f"{reference}, prompt {name}" for name in batch["prompt_id"].to_pylist()]
+    first = first_alike(_asked(prompts.table), section.prompt_similarity, section.ngram, pa.chunked_array(texts))
+    detail = [f"nearly the same as {names[-1 - row]}" if row < 0 else None for row in first.tolist()]
+    return _dropped(prompts, "seen_in_other_corpus", pa.array(detail, pa.string()))
+
+
+def _without_near_duplicates(prompts: PromptSet, section: Deduplicate) -> PromptSet:
+    """Near-duplicates dropped or in one group; prompts with the same messages are one, and stay together either way."""
+    groups = prompts.table["group_id"].combine_chunks()
+    own = pc.index_in(groups, value_set=groups.unique()).to_numpy()
+    firsts = np.unique(own, return_index=True)[1]
+    texts = _asked(prompts.table.take(pa.array(firsts)))
+    if section.prompts == "group":
+        joined = alike_groups(texts, section.prompt_similarity, section.ngram)
+        ids = groups.take(pa.array(firsts[joined[own]]))
+        place = prompts.table.schema.get_field_index("group_id")
+        return replace(prompts, table=prompts.table.set_column(place, "group_id", ids))
+    first = first_alike(texts, section.prompt_similarity, section.ngram)[own]
+    like = pc.binary_join_element_wise(
+        "nearly the same as prompt ", prompts.table["prompt_id"].take(pa.array(firsts[first])).combine_chunks(), ""
+    )
+    return _dropped(prompts, "near_duplicate_prompt", pc.if_else(pa.array(first != own), like, None))
+
+
+def _dropped(prompts: PromptSet, reason: str, details: pa.Array) -> PromptSet:
+    """The prompts without those that have a detail, which are among the dropped with this reason."""
+    kept = pc.is_null(details)
+    gone = prompts.table.filter(pc.invert(kept))
+    gone = gone.append_column("drop_reason", pa.array([reason] * len(gone), pa.string()))
+    gone = gone.append_column("drop_detail", details.drop_null()).cast(DROPPED_SCHEMA)
+    return replace(prompts, table=prompts.table.filter(kept), dropped=pa.concat_tables([prompts.dropped, gone]))
+
+
+def _asked(prompts: pa.Table) -> pa.ChunkedArray:
+    """What the user says in each prompt."""
+    return pa.chunked_array(list(_chunks(prompts)), pa.string())
+
+
+def _chunks(prompts: pa.Table) -> Iterator[pa.Array]:
+    for batch in prompts.select(["messages"]).to_batches(max_chunksize=_MESSAGES_AT_ONCE):
+        yield _user_texts(batch["messages"].to_pylist())
+
+
+def _user_texts(chats: list[list[Message]]) -> pa.Array:
+    said = ("\n".join(one["content"] for one in chat if one["role"] == "user") for chat in chats)
+    return pa.array(said, pa.string())
