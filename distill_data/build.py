@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from pathlib import Path
 
 from distill_data import config
@@ -202,10 +203,14 @@ def plan_traces(settings: config.Config, prompts: PromptSet, store: TraceStore, 
 
 
 def _write_report(build: BuildPlan, folder: Path, manifest: Manifest) -> None:
-    """The version's report.html."""
-    teacher = build.config.teacher
+    """The version's report.html. A page that cannot be drawn costs no version: it says so in its place."""
+    teacher, page = build.config.teacher, folder / "report.html"
     tokenizer = load_tokenizer(build.identity.source, trust_remote_code=teacher.trust_remote_code)
-    write_page(Corpus(folder, manifest), folder / "report.html", token_texts(tokenizer))
+    try:
+        write_page(Corpus(folder, manifest), page, token_texts(tokenizer))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        why = escape(f"{type(error).__name__}: {error}")
+        page.write_text(f"<!doctype html><p>This report could not be drawn ({why}). The version is whole.", "utf-8")
 
 
 def _splitter(build: BuildPlan) -> Splitter:

@@ -165,6 +165,8 @@ def build_summary(report: BuildReport | BuildPause) -> str:
             _line("size", f"{report.soft_label_bytes_per_token:.0f} bytes per completion token of soft labels")
         )
     lines.append(_line("corpus", report.path))
+    if (page := Path(report.path) / "report.html").is_file():  # versions made before there were reports have none
+        lines.append(_line("report", str(page)))
     return "\n".join(lines)
 
 

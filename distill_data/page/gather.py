@@ -45,7 +45,7 @@ def gather(corpus: Corpus) -> Gathered:
         scan=found,
         rates=rates(found.prompts),
         histograms=[*_trace_histograms(found), *tally.histograms(_which(tally.tokens, corpus.manifest))],
-        measures=[measured(facts) for facts in getattr(corpus.manifest, "measures", ()) if len(facts.edges) > 1],
+        measures=[measured(facts) for facts in corpus.manifest.measures if len(facts.edges) > 1],
         kept=kept,
         rejected=rejected_rows(dropped, order),
         tokens=tally.tokens,

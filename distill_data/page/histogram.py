@@ -97,10 +97,13 @@ def measured(measure: Any) -> Histogram:
         if limit is not None
     ]
     kept, dropped = list(measure.kept_counts), list(measure.dropped_counts)
+    edges = [float(edge) for edge in measure.edges]
+    if edges[0] == edges[-1]:  # all traces measure the same
+        edges = [edges[0] - 0.5, edges[0] + 0.5]
     return Histogram(
         title=measure.name,
         unit=measure.unit or "",
-        edges=[float(edge) for edge in measure.edges],
+        edges=edges,
         series=[Series("kept", kept), Series("dropped", dropped)],
         open=True,
         thresholds=tuple(thresholds),

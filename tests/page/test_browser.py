@@ -146,7 +146,9 @@ def test_measures_have_their_threshold_in_the_chart(corpus: Corpus, browser: Bro
         name="letters", unit="share", reason="too_few_letters", below=0.25, above=None,
         edges=[0.0, 0.5, 1.0], kept_counts=[0, 3], dropped_counts=[2, 1],
     )  # fmt: skip
-    measured = Corpus(corpus.path, corpus.manifest.model_copy(update={"measures": [facts]}))
+    alike = facts.model_copy(update={"edges": [0.0, 0.0], "kept_counts": [3], "dropped_counts": [3]})
+    nothing = facts.model_copy(update={"edges": [], "kept_counts": [], "dropped_counts": []})
+    measured = Corpus(corpus.path, corpus.manifest.model_copy(update={"measures": [facts, alike, nothing]}))
     (tmp_path / "page.html").write_text(page_html(measured, gather(measured), None), encoding="utf-8")
     with browser.visit(tmp_path / "page.html") as visit:
         assert "too_few_letters: below 0.25" in visit.text("#measures")
