@@ -81,7 +81,7 @@ def _without_near_duplicates(prompts: PromptSet, section: Deduplicate) -> Prompt
     groups = prompts.table["group_id"].combine_chunks()
     own = pc.index_in(groups, value_set=groups.unique()).to_numpy()
     firsts = np.unique(own, return_index=True)[1]
-    texts = _asked(prompts.table.take(pa.array(firsts)))
+    texts = _asked(prompts.table.select(["messages"]).take(pa.array(firsts)))
     if section.prompts == "group":
         joined = alike_groups(texts, section.prompt_similarity, section.ngram)
         ids = groups.take(pa.array(firsts[joined[own]]))

@@ -57,11 +57,10 @@ def _runs(texts: pa.Array, groups: np.ndarray, order: np.ndarray) -> Iterator[tu
 
 def _first_in_group(shingles: NGrams, start: int, stop: int, similarity: float) -> np.ndarray:
     """For each text of one group the first kept one that it is alike to, numbered from the group's first."""
-    whole = shingles.whole[start:stop]
-    _, distinct, same = np.unique(whole, return_index=True, return_inverse=True)
-    same = np.where(whole == 0, np.arange(stop - start), distinct[same])
-    rows = np.flatnonzero((same == np.arange(stop - start)) & (whole != 0))
+    whole, seen = shingles.whole[start:stop].tolist(), dict[int, int]()
+    same = np.array([seen.setdefault(tokens, row) if tokens else row for row, tokens in enumerate(whole)])
     first = np.arange(stop - start)
+    rows = np.array(list(seen.values()), np.int64)
     if len(rows) > 1:
         alike = _similarities([shingles.of(start + row) for row in rows.tolist()]) >= similarity
         kept = np.ones(len(rows), bool)

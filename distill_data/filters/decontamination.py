@@ -41,7 +41,7 @@ class BenchmarkTexts:
 
 
 class Benchmarks:
-    """The n-grams of all benchmarks, to look texts up in: up to 32 bytes an n-gram beside the benchmarks' own texts."""
+    """The n-grams of all benchmarks, to look texts up in: up to 48 bytes an n-gram beside the benchmarks' own texts."""
 
     def __init__(self, benchmarks: Iterable[BenchmarkTexts], size: int = 13, common: int = 10) -> None:
         """Read all benchmarks; n-grams in more than `common` texts of one of them are left out."""
@@ -58,8 +58,8 @@ class Benchmarks:
         index = _joined(found)
         self._index = index.take(np.argsort(index.hashes, kind="stable"))
         self._piece_starts = np.cumsum([0, *(len(piece) for piece in self._pieces)])
-        bits = max(len(index.hashes).bit_length() + 3, 10)
-        self._shift = np.uint64(64 - bits)  # at most one in 8 places of the filter is taken
+        bits = max(len(index.hashes).bit_length() + 4, 10)
+        self._shift = np.uint64(64 - bits)  # at most one in 16 places of the filter is taken
         self._filter = np.zeros(2**bits, bool)
         self._filter[index.hashes >> self._shift] = True
 
@@ -98,6 +98,8 @@ class Benchmarks:
         """Places in the hashes and entries of the index with the same hash: all pairs."""
         places = np.flatnonzero(self._filter[hashes >> self._shift])
         left = np.searchsorted(self._index.hashes, hashes[places])
+        there = self._index.hashes[np.minimum(left, len(self._index.hashes) - 1)] == hashes[places]
+        places, left = places[there], left[there]
         counts = np.searchsorted(self._index.hashes, hashes[places], side="right") - left
         before = np.repeat(np.cumsum(counts) - counts, counts)
         return np.repeat(places, counts), np.repeat(left, counts) + np.arange(counts.sum()) - before
@@ -132,7 +134,7 @@ def _joined(parts: list[_Index]) -> _Index:
 
 def _once_each(index: _Index, common: int) -> _Index:
     """Of every n-gram its first place; those in more than `common` texts are left out."""
-    index = index.take(np.lexsort((index.places, index.texts, index.hashes)))
+    index = index.take(np.argsort(index.hashes, kind="stable"))
     fresh = np.diff(index.hashes, prepend=~index.hashes[:1]) != 0
     in_other_text = fresh | (np.diff(index.texts, prepend=-1) != 0)
     first = np.flatnonzero(fresh)

@@ -1,10 +1,9 @@
 """Near-duplicate texts: the Jaccard similarity of their shingles reaches a threshold (Broder 1997; Lee et al. 2022,
 "Deduplicating Training Data Makes Language Models Better").
 
-Candidates come from MinHash in bands and are compared exactly, so none is wrong; some one in a hundred pairs at the
-very threshold is missed, and fewer of those that are more alike. 64-bit hashes stand for n-grams. A text without any
-token is alike to none. Time grows with the square of the rows that share a template and are just below the threshold:
-they are candidates of one another.
+Candidates come from MinHash in bands, and from rare shingles where many share a band, and are compared exactly: none is
+wrong. Some one in a hundred pairs at the very threshold is missed, and fewer of those that are more alike. 64-bit
+hashes stand for n-grams. A text without any token is alike to none.
 """
 
 from __future__ import annotations
@@ -16,11 +15,13 @@ import pyarrow as pa
 
 from distill_data.filters.minhash import Candidates
 from distill_data.filters.normalise import slices
+from distill_data.filters.rare_shingles import RareShingles
 
 PROMPT_REASONS: dict[str, str] = {
     "near_duplicate_prompt": "a prompt that is nearly the same came earlier",
     "seen_in_other_corpus": "a prompt that is nearly the same is in another corpus",
 }
+_FULL = 32  # texts in a bucket
 
 
 def first_alike(
@@ -60,17 +61,47 @@ def alike_groups(texts: pa.Array | pa.ChunkedArray, similarity: float, size: int
 
 def _first_kept(candidates: Candidates, known: int) -> np.ndarray:
     """For every text the first kept one that it is alike to (int64 [n]); the first `known` are all kept."""
-    first = np.arange(len(candidates.same))
-    kept: dict[int, list[int]] = defaultdict(list)
-    for row in candidates.rows():
-        buckets = candidates.buckets[row][candidates.buckets[row] >= 0].tolist()
-        if row >= known and (others := set().union(*(kept[bucket] for bucket in buckets))):
-            near = candidates.near(row, np.array(sorted(others)))
+    first, kept = np.arange(len(candidates.same)), _Kept(candidates)
+    for rows in candidates.runs(np.flatnonzero((candidates.buckets >= 0).any(axis=1))):
+        candidates.prepare({row: kept.in_buckets(row) for row in rows})
+        for row in rows:
+            near = kept.near(row) if row >= known else []
             first[row] = next((other for other in near if candidates.alike(row, other)), row)
-        if first[row] == row:
-            for bucket in buckets:
-                kept[bucket].append(row)
+            if first[row] == row:
+                kept.add(row)
     return first[candidates.same]
+
+
+class _Kept:
+    """Texts that are kept, by the bands that they share with others, and by rare shingles where a bucket is full."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._candidates = candidates
+        self._buckets: dict[int, list[int]] = defaultdict(list)
+        self._more = RareShingles(candidates.similarity)
+
+    def add(self, row: int) -> None:
+        buckets = [self._buckets[number] for number in self._numbers(row)]
+        if any(len(rows) >= _FULL for rows in buckets):
+            self._more.add(row, *self._candidates.rarest(row))
+        for rows in buckets:
+            if len(rows) < _FULL:
+                rows.append(row)
+
+    def in_buckets(self, row: int) -> list[int]:
+        """Those in this text's buckets that it may be alike to."""
+        return self._candidates.near(row, set().union(*(self._buckets[number] for number in self._numbers(row))))
+
+    def near(self, row: int) -> list[int]:
+        """All that this text may be alike to, in their order."""
+        found = set().union(*(self._buckets[number] for number in self._numbers(row)))
+        if any(len(self._buckets[number]) >= _FULL for number in self._numbers(row)):
+            found |= self._more.may_be_alike(*self._candidates.rarest(row))
+        return self._candidates.near(row, found)
+
+    def _numbers(self, row: int) -> list[int]:
+        numbers = self._candidates.buckets[row]
+        return numbers[numbers >= 0].tolist()
 
 
 def _joined(candidates: Candidates, first: np.ndarray) -> np.ndarray:
@@ -84,15 +115,25 @@ def _joined(candidates: Candidates, first: np.ndarray) -> np.ndarray:
     order = np.argsort(buckets, kind="stable")
     members, starts = rows[order], np.searchsorted(buckets[order], np.arange(buckets.max(initial=-1) + 2))
     searching = first[rows] != _largest_group(buckets, first[rows])[buckets]
+    full = np.diff(starts) > _FULL
+    more = RareShingles(candidates.similarity)
+    for run in candidates.runs(np.unique(rows[np.isin(buckets, buckets[searching & full[buckets]])])):
+        candidates.prepare({row: [] for row in run})
+        for row in run:
+            more.add(row, *candidates.rarest(row))
     rows, buckets = rows[searching], buckets[searching]
     above = first.copy()
-    for row in candidates.rows(np.unique(rows)):
-        mine = buckets[np.searchsorted(rows, row) : np.searchsorted(rows, row, side="right")]
-        others = np.unique(np.concatenate([members[starts[bucket] : starts[bucket + 1]] for bucket in mine]))
-        for other in candidates.near(row, others[first[others] != first[row]]):
-            one, two = sorted((_top(above, row), _top(above, other)))
-            if one != two and candidates.alike(row, other):
-                above[two] = one
+    for run in candidates.runs(np.unique(rows)):
+        candidates.prepare({row: [] for row in run})
+        for row in run:
+            mine = buckets[np.searchsorted(rows, row) : np.searchsorted(rows, row, side="right")]
+            found = set().union(*(members[starts[b] : starts[b + 1]].tolist() for b in mine if not full[b]))
+            if full[mine].any():
+                found |= more.may_be_alike(*candidates.rarest(row))
+            for other in candidates.near(row, {other for other in found if first[other] != first[row]}):
+                one, two = sorted((_top(above, row), _top(above, other)))
+                if one != two and candidates.alike(row, other):
+                    above[two] = one
     while (higher := above[above]).tolist() != above.tolist():
         above = higher
     return above

@@ -30,7 +30,8 @@ class NGrams:
 
     def of(self, row: int) -> np.ndarray:
         """The set of one text's n-grams: uint64, sorted, each once."""
-        return np.unique(self.hashes[self.offsets[row] : self.offsets[row + 1]])
+        found = np.sort(self.hashes[self.offsets[row] : self.offsets[row + 1]])
+        return found[np.diff(found, prepend=~found[:1]) != 0]
 
     def rows(self) -> np.ndarray:
         """Whose each n-gram is (int64 [offsets[-1]])."""

@@ -16,7 +16,7 @@ def token_texts(tokenizer: Any) -> Decode:
     """Texts of token ids under a tokenizer, each token by itself; a part of a character is a replacement character."""
 
     def decode(ids: np.ndarray) -> list[str]:
-        return [tokenizer.decode([token]) for token in ids.tolist()]
+        return tokenizer.batch_decode(ids[:, None], skip_special_tokens=False)
 
     return decode
 

@@ -6,6 +6,9 @@ in a process of its own, whose memory is watched from inside; the texts themselv
     .venv/bin/python -m tests.benchmarks.deduplication --sizes 10000,100000,1000000
 """
 
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import multiprocessing
@@ -148,14 +151,15 @@ def result_of(figures: dict[str, Any]) -> Result:
     return Result(
         name="deduplication",
         title="Deduplication and decontamination on one core",
-        headline=f"One core compares {speeds[0]} prompts/s with all others of {int(size):,}, {speeds[1]} samples/s with "
-        f"their prompt's others and {speeds[2]} prompts/s with a benchmark (goal {GOAL:,}); {found['peak_mib']:,.0f} MiB.",
+        headline=f"One core compares {speeds[0]} prompts/s with all others of {int(size):,} in "
+        f"{found['peak_mib']:,.0f} MiB, {speeds[1]} samples/s with their prompt's others and {speeds[2]} prompts/s "
+        f"with a benchmark (goal {GOAL:,}).",
         header=["case", "rows", "rows/s", "peak MiB", "found"],
         rows=rows,
         figures={"cases": figures},
         note=f"Texts of {WORDS} words, {COPIES:.0%} of them copies with {CHANGED:.0%} of the words changed; {SAMPLES} "
-        f"samples a prompt; a benchmark of {BENCHMARK_TEXTS:,} texts of 100 words, whose index is made in the time that "
-        "is measured. Memory is above that of the process before, without what a file backs.",
+        f"samples a prompt; a benchmark of {BENCHMARK_TEXTS:,} texts of 100 words, whose index is made in the measured "
+        "time. Memory is above that of the process before, without what a file backs.",
     )
 
 

@@ -15,6 +15,7 @@ from distill_data.filters.alike_samples import alike_samples
 from distill_data.filters.minhash import band_shape, found_share
 from distill_data.filters.near_duplicates import alike_groups, first_alike
 from distill_data.filters.normalise import tokens
+from distill_data.filters.rare_shingles import RareShingles, prefix_length
 
 SIMILARITIES = [0.5, 0.8, 0.95]
 TEMPLATE = (
@@ -80,9 +81,13 @@ def templated(count: int, seed: int = 0) -> list[str]:
 TEXTS = {"random": random_texts(700), "templated": templated(300)}
 
 
+@pytest.mark.parametrize("full", [1, 3, 32])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("kind", TEXTS)
-def test_as_if_all_pairs_were_compared(kind: str, similarity: float) -> None:
+def test_as_if_all_pairs_were_compared(
+    kind: str, similarity: float, full: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill_data.filters.near_duplicates._FULL", full)
     texts = TEXTS[kind]
     expected = slow_first(texts, similarity)
     assert 0 < sum(first != row for row, first in enumerate(expected)) < len(texts)
@@ -176,6 +181,19 @@ def test_samples_in_many_runs_and_in_none(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("distill_data.filters.alike_samples._MOST_CELLS", 100)
     assert alike_samples(texts, groups, 0.8).tolist() == whole.tolist()
     assert alike_samples(texts[:0], groups[:0], 0.8).tolist() == []
+
+
+@pytest.mark.parametrize("similarity", [0.3, 0.5, 0.8, 1.0])
+def test_rare_shingles_miss_no_pair(similarity: float) -> None:
+    draw, index, sets = random.Random(0), RareShingles(similarity), list[set[int]]()
+    for row in range(300):
+        own = set(draw.sample(range(15), draw.randrange(1, 12)))
+        beginning = sorted(own)[: prefix_length(len(own), similarity)]
+        alike = {other for other, held in enumerate(sets) if len(own & held) / len(own | held) >= similarity}
+        found = index.may_be_alike(len(own), beginning)
+        assert alike <= found and (row < 100 or len(found) < row)
+        index.add(row, len(own), beginning)
+        sets.append(own)
 
 
 def test_bands_find_99_of_100_pairs_at_the_threshold() -> None:
