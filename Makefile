@@ -52,7 +52,7 @@ lint: install-dev
 test: lint
 	$(BIN)/pytest
 
-BENCHMARKS = overhead ceiling first_token memory kills soft_labels losses reading
+BENCHMARKS = overhead ceiling first_token memory kills soft_labels losses reading filtering deduplication
 bench: install-dev
 	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m tests.benchmarks.$$name; echo; done
 

@@ -17,7 +17,9 @@ from distill_data.student.losses import tail_bucket_kl
 from distill_data.teacher_config import SoftLabelSelection
 from tests.benchmarks import (
     ceiling,
+    deduplication,
     distributions,
+    filtering,
     first_token,
     formats,
     gradients,
@@ -150,6 +152,20 @@ def test_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["headline"] in capsys.readouterr().out
 
 
+def test_filtering(tmp_path: Path) -> None:
+    filtering.main(["--sizes", "40,80", "--rounds", "1", "--out", str(tmp_path)])
+    sizes = published(tmp_path, "filtering")["sizes"]
+    assert [size["rows"] for size in sizes] == [40, 80]
+    for size in sizes:
+        assert min(size["rows_per_second"].values()) > 0 and 0 < sum(size["dropped"].values()) <= size["rows"]
+
+
+def test_deduplication(tmp_path: Path) -> None:
+    deduplication.main(["--sizes", "60", "--out", str(tmp_path)])
+    cases = published(tmp_path, "deduplication")["cases"]
+    assert {"prompts", "samples", "decontamination"} <= {*cases}
+
+
 def test_kills_figures(tmp_path: Path) -> None:
     """The killing itself is tested in tests/crash."""
     done = [kills.Kill("flow", 3, 1), kills.Kill("worker", 9, 12), kills.Kill("worker", 20, 4)]
@@ -172,7 +188,9 @@ def test_first_token_figures(tmp_path: Path) -> None:
     assert found["early"]["stretches"].keys() - found["late"]["stretches"].keys() == {first_token.FLOW[1][2]}
 
 
-def test_losses(tmp_path: Path) -> None:
+def test_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ("half of it prompt", "scaled logits")  # every case takes two processes
+    monkeypatch.setattr(losses, "CASES", {name: losses.CASES[name] for name in chosen})
     shape = {"vocab_size": 500, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
     size = ["--rounds", "2", "--length", "32", "--shape", json.dumps(shape | heads)]

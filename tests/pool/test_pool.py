@@ -280,8 +280,14 @@ def test_a_prompt_that_kills_the_engine_becomes_a_dead_letter_and_the_rest_is_ma
     ],
 )
 def test_when_every_worker_keeps_dying_the_build_fails_in_one_line(
-    tmp_path: Path, tiny_model: Path, in_workers: Callable[[str], None], code: str, cause: str
+    tmp_path: Path,
+    tiny_model: Path,
+    in_workers: Callable[[str], None],
+    code: str,
+    cause: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("distill_data.teachers.slot.BACKOFF_SECONDS", 0.01)
     build = make_build(tmp_path, tiny_model)
     generate_missing(build, lambda _: None, budget=Budget(max_tokens=500))
     kept = committed(build.store)
