@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from distill_data.corpus.manifest import MeasureFacts
 from distill_data.filter_config import Filters
-from distill_data.filters.histogram import histogram
+from distill_data.filters.histogram import counts_in, histogram
 from distill_data.filters.thresholds import active
 
 _SAMPLED_ROWS = 200_000
@@ -38,9 +38,7 @@ class MeasureSample:
         found = []
         for rule in active(filters):
             values = np.concatenate(self._kept[rule.measure.name])
-            spread = histogram(values)
-            edges = np.array(spread["edges"])
-            counts = [_counts(values[chosen], edges) for chosen in (kept, ~kept)]
+            edges = histogram(values)["edges"]
             found.append(
                 MeasureFacts(
                     name=rule.measure.name,
@@ -48,19 +46,9 @@ class MeasureSample:
                     reason=rule.reason,
                     below=rule.threshold if rule.drops == "below" else None,
                     above=rule.threshold if rule.drops == "above" else None,
-                    edges=spread["edges"],
-                    kept_counts=counts[0],
-                    dropped_counts=counts[1],
+                    edges=edges,
+                    kept_counts=counts_in(values[kept], edges),
+                    dropped_counts=counts_in(values[~kept], edges),
                 )
             )
         return found
-
-
-def _counts(values: np.ndarray, edges: np.ndarray) -> list[int]:
-    """How many values are in each bin; the first and the last one hold what is beyond."""
-    if len(edges) == 0:
-        return []
-    bins = len(edges) - 1
-    said = values[~np.isnan(values)]
-    inside = np.clip(np.searchsorted(edges, said, side="right") - 1, 0, bins - 1)
-    return np.bincount(inside, minlength=bins).tolist()

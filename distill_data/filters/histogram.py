@@ -20,8 +20,14 @@ def histogram(values: np.ndarray, bins: int = 32) -> dict[str, Any]:
     if not len(finite):
         return {"edges": [], "counts": []}
     low, high = (float(edge) for edge in np.percentile(finite, (1, 99)))
-    if low == high:
-        return {"edges": [low, high], "counts": [len(said)]}
-    edges = np.linspace(low, high, bins + 1)
+    edges = [low, high] if low == high else np.linspace(low, high, bins + 1).tolist()
+    return {"edges": edges, "counts": counts_in(said, edges)}
+
+
+def counts_in(values: np.ndarray, edges: list[float]) -> list[int]:
+    """How many of the values are in each bin, NaN left out; the first and the last bin hold what is beyond."""
+    if not edges:
+        return []
+    said, bins = values[~np.isnan(values)], len(edges) - 1
     inside = np.clip(np.searchsorted(edges, said, side="right") - 1, 0, bins - 1)
-    return {"edges": edges.tolist(), "counts": np.bincount(inside, minlength=bins).tolist()}
+    return np.bincount(inside, minlength=bins).tolist()
