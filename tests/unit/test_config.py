@@ -443,3 +443,21 @@ def test_a_new_key_of_the_loss_names_other_students_only_where_it_is_set() -> No
         Loss(objective="renormalised_kl", temperature=2.0),
     ):
         assert Loss.model_validate(loss.model_dump()) == loss
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["mix={weights: {maths: 1}}"], "mix: names 'maths', which is no source: use chain_sum"),
+        (["judge=null", "keep={min_pass_rate: 0.1}"], "keep.min_pass_rate is 0.1 and there is no judge"),
+        (["judge=null", "keep={per_prompt: 1, prefer: best}"], "keep.prefer is best and there is no judge"),
+        (["keep={min_pass_rate: 0.9, max_pass_rate: 0.2}"], "min_pass_rate is 0.9 and max_pass_rate 0.2"),
+        (["keep={prefer: shortest}"], "prefer is shortest and per_prompt is not set"),
+        (["teacher.soft_labels={kind: sampled}", "filters={max_mean_entropy: 1.0}"],
+         "filters.max_mean_entropy is 1 and teacher.soft_labels.kind sampled"),
+        (["judge={verifier: maths}"], "judge.verifier is 'maths': use 'exact', 'reasoning_gym', 'math', "),
+        (["judge={pass_score: 1}"], "judge.verifier is missing: use 'exact'"),
+    ],
+)  # fmt: skip
+def test_the_recipes_sections_fit_together(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    assert expected in message_of(tmp_path, *overrides)
