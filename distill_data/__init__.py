@@ -50,7 +50,7 @@ doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs
 interrupt      Ctrl-C: commit, then leave
 report         what a finished command tells a person
-cli            the command line
+cli            the command line: commands on jobs, on corpora; what they say
 
 The Prefect flows around these stand in the package `flows`. Public names are loaded on first use, so that
 `import distill_data` stays light.

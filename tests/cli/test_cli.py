@@ -14,6 +14,7 @@ import yaml
 
 from distill_data import cli, doctor
 from distill_data.build import assemble_version, generate_missing
+from distill_data.cli.output import prepare
 from distill_data.config_file import load_config
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
 from tests.tiny_model import make_tiny_model
@@ -247,6 +248,6 @@ def test_verbose_lets_libraries_speak(
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr("distill_data.interrupt.leave_on_interrupt", lambda say: None)
-    cli._prepare(verbose)
+    prepare(verbose)
     assert os.environ.get("PREFECT_LOGGING_LEVEL") == level
     assert os.environ.get("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL") == console

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from transformers import AutoTokenizer
 
@@ -20,6 +19,7 @@ from distill_data.prompts import load_prompts
 from distill_data.teachers.generation import GenerationProgress
 from tests.engine.conftest import engine_of, exact_settings
 from tests.pool.replay_job import committed, plan, wanted
+from tests.processes import workers
 
 pytestmark = pytest.mark.engine
 
@@ -123,7 +123,7 @@ def test_a_killed_engine_core_costs_one_start_and_no_trace(
 
     def kill_core(_: GenerationProgress) -> None:
         if not killed and len(build.store.parts()) >= 2:
-            (worker,) = psutil.Process().children()
+            (worker,) = workers()
             (core,) = [child for child in worker.children() if "EngineCore" in " ".join(child.cmdline())]
             core.kill()
             killed.append(core.pid)
@@ -134,4 +134,4 @@ def test_a_killed_engine_core_costs_one_start_and_no_trace(
     assert failures(build) == []
     assert (report.restarts, report.dead_letters, report.traces) == (1, 0, 20)
     assert report.regenerated <= 1  # what was in flight; the worker lives and commits what was finished
-    assert psutil.Process().children() == []
+    assert workers() == []

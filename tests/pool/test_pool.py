@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from distill_data.build import BuildPlan, assemble_version, existing_version, generate_missing, plan_build
 from distill_data.errors import ModelError, TeacherError
 from distill_data.teachers.generation import Budget, GenerationProgress, GenerationReport
 from tests.pool.replay_job import InlinePool, committed, make_config, part_rows, plan, wanted, write_prompts
+from tests.processes import workers
 
 PROMPTS = 300  # enough that a worker is far from done when its first parts are there
 
@@ -30,11 +30,6 @@ def make_build(root: Path, model: Path, count: int = PROMPTS, replicas: int = 1,
 
 def digest_of(build: BuildPlan) -> str:
     return assemble_version(build, lambda *_: None)[0].digest
-
-
-def workers() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if "distill_data.teachers.worker_process" in child.cmdline()]
 
 
 def generate(build: BuildPlan, on_progress: Callable[[GenerationProgress], None] = lambda _: None) -> GenerationReport:
@@ -138,7 +133,7 @@ def test_a_worker_whose_parent_is_killed_commits_and_leaves(tmp_path: Path, tiny
     parent = subprocess.Popen([sys.executable, "-c", SCRIPT, str(config)], env={**os.environ, "PYTHONPATH": "."})
     try:
         wait_for(lambda: len(build.store.parts()) >= 2)
-        (worker,) = psutil.Process(parent.pid).children()
+        (worker,) = workers(parent.pid)
     finally:
         parent.kill()
         parent.wait()

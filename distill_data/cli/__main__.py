@@ -1,0 +1,5 @@
+"""`python -m distill_data.cli`."""
+
+from distill_data.cli.entry import main
+
+main()

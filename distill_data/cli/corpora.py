@@ -1,0 +1,81 @@
+"""Commands that look at corpus versions; every heavy import sits inside its command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from distill_data.cli.options import AsJson, ExportFolder, ExportFormat, Reference, ReportFile, Root, Split
+from distill_data.cli.output import prepare, show
+
+corpus_app = typer.Typer(help="Look at corpus versions.", no_args_is_help=True)
+
+
+def report(reference: Reference, out: ReportFile = None, root: Root = "./data", as_json: AsJson = False) -> None:
+    """Write a version's report: one HTML page with its funnel, figures and example traces."""
+    prepare(verbose=False)
+    from distill_data.corpus.read import open_corpus
+    from distill_data.page import write_page
+    from distill_data.page.texts import teacher_decoder
+    from distill_data.report import page_summary
+
+    corpus = open_corpus(reference, root)
+    path = out or Path(root) / "reports" / f"{corpus.name}-v{corpus.version}.html"
+    decode, missing = teacher_decoder(corpus)
+    write_page(corpus, path, decode)
+    show({"corpus": corpus.reference, "path": path, "without_token_texts": missing}, as_json, page_summary)
+
+
+@corpus_app.command("list")
+def corpus_list(root: Root = "./data", as_json: AsJson = False) -> None:
+    """List corpora and their versions."""
+    from distill_data.corpus.versions import list_corpora, list_versions
+    from distill_data.report import corpora_summary
+
+    corpora = {name: list_versions(root, name) for name in list_corpora(root)}
+    show(corpora, as_json, corpora_summary)
+
+
+@corpus_app.command("show")
+def corpus_show(reference: Reference, root: Root = "./data", as_json: AsJson = False) -> None:
+    """Show a version's counts, statistics and one abridged row."""
+    from distill_data.corpus.read import open_corpus
+    from distill_data.report import corpus_summary
+
+    corpus = open_corpus(reference, root)
+    show(corpus.manifest, as_json, lambda _: corpus_summary(corpus))
+
+
+@corpus_app.command("verify")
+def corpus_verify(reference: Reference, root: Root = "./data", as_json: AsJson = False) -> None:
+    """Check every file of a version: checksums, schemas, alignment, splits."""
+    from distill_data.corpus.check import verify_corpus
+    from distill_data.corpus.read import open_corpus
+    from distill_data.report import verification_summary
+
+    corpus = open_corpus(reference, root)
+    problems = verify_corpus(corpus)
+    found = {"corpus": f"{corpus.name}@v{corpus.version}", "ok": not problems, "problems": problems}
+    show(found, as_json, verification_summary)
+    if problems:
+        raise typer.Exit(1)
+
+
+@corpus_app.command("export")
+def corpus_export(
+    reference: Reference,
+    format_: ExportFormat,
+    out: ExportFolder = None,
+    split: Split = None,
+    root: Root = "./data",
+    as_json: AsJson = False,
+) -> None:
+    """Write a version as files that another trainer reads, with what its config needs."""
+    from distill_data.corpus.read import open_corpus
+    from distill_data.export import export_corpus, export_folder
+    from distill_data.report import export_summary
+
+    corpus = open_corpus(reference, root)
+    report = export_corpus(corpus, format_, out or export_folder(root, corpus, format_), split)
+    show(report, as_json, export_summary)

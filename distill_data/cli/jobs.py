@@ -1,0 +1,155 @@
+"""Commands that plan, build and train what a config asks for; every heavy import sits inside its command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from distill_data.cli.options import (
+    NO_OVERRIDES,
+    AsJson,
+    ConfigPath,
+    CorpusOption,
+    MaxHours,
+    MaxTokens,
+    Overrides,
+    RetryFailed,
+    Verbose,
+)
+from distill_data.cli.output import prepare, show
+
+PAUSED = 3
+
+
+def run(
+    config: ConfigPath,
+    set_: Overrides = NO_OVERRIDES,
+    max_tokens: MaxTokens = None,
+    max_hours: MaxHours = None,
+    retry_failed: RetryFailed = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Build the corpus, train the student, evaluate it: whatever the config asks for."""
+    from distill_data.config_file import load_config
+
+    settings = load_config(config, set_)
+    prepare(verbose)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.report import run_summary
+    from distill_data.session import early_session
+    from distill_data.teachers.generation import Budget
+
+    with shown_on_stderr(), early_session(settings, verbose):
+        from flows.distill import distill
+
+        report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+    show(report, as_json, run_summary)
+    _exit_if_paused(report.build)
+
+
+def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
+    """Show the resolved config, what is missing, and what it will cost; starts no engine."""
+    prepare(verbose=False)
+    from distill_data.build import plan_build
+    from distill_data.config_file import load_config
+    from distill_data.report import describe_plan, plan_summary
+    from distill_data.screening import prompts_of
+
+    settings = load_config(config, set_)
+    described = describe_plan(plan_build(settings, prompts_of(settings)))
+    show(described, as_json, plan_summary)
+
+
+def build(
+    config: ConfigPath,
+    set_: Overrides = NO_OVERRIDES,
+    max_tokens: MaxTokens = None,
+    max_hours: MaxHours = None,
+    retry_failed: RetryFailed = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Bring the corpus up to date: prompts to a new version, if anything is new."""
+    from distill_data.config_file import load_config
+
+    settings = load_config(config, set_)
+    prepare(verbose)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.report import build_summary
+    from distill_data.session import early_session
+    from distill_data.teachers.generation import Budget
+
+    with shown_on_stderr(), early_session(settings, verbose):
+        from flows.build import build_corpus
+
+        report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+    show(report, as_json, build_summary)
+    _exit_if_paused(report)
+
+
+def train(
+    config: ConfigPath,
+    corpus: CorpusOption = None,
+    set_: Overrides = NO_OVERRIDES,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the config's student on a corpus version and measure it on the held-out rows."""
+    settings = _with_student(config, set_)
+    prepare(verbose)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.report import student_summary
+    from flows.train import train_student
+
+    with shown_on_stderr():
+        report = train_student(settings, corpus or settings.name)
+    show(report, as_json, student_summary)
+
+
+def evaluate(
+    config: ConfigPath,
+    corpus: CorpusOption = None,
+    set_: Overrides = NO_OVERRIDES,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure the trained student against its teacher on the held-out rows."""
+    settings = _with_student(config, set_)
+    prepare(verbose)
+    from distill_data.report import student_summary
+    from flows.train import evaluate_student
+
+    show(evaluate_student(settings, corpus or settings.name), as_json, student_summary)
+
+
+def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
+    """Check config, prompts, model, template, student and disk before any engine starts."""
+    prepare(verbose=False)
+    from distill_data.config_file import load_config
+    from distill_data.doctor import examine
+    from distill_data.report import checks_summary
+
+    checks = examine(load_config(config, set_))
+    show({"ok": all(check.ok for check in checks), "checks": checks}, as_json, lambda _: checks_summary(checks))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def _with_student(config: Path, overrides: list[str]) -> Any:
+    from distill_data.config_file import load_config
+    from distill_data.errors import ConfigError
+
+    settings = load_config(config, overrides)
+    if settings.student is None:
+        raise ConfigError(f"config {config} has no student: section: add one")
+    return settings
+
+
+def _exit_if_paused(report: Any) -> None:
+    from distill_data.build import BuildPause
+
+    if isinstance(report, BuildPause):
+        raise typer.Exit(PAUSED)

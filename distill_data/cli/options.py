@@ -1,0 +1,43 @@
+"""Arguments and options that more than one command has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a config value (YAML); repeatable.")
+]
+NO_OVERRIDES: list[str] = []
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Let vLLM, Prefect and transformers speak.")]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", min=1, help="Pause after this many completion tokens; all is kept.")
+]
+MaxHours = Annotated[
+    float | None, typer.Option("--max-hours", min=0, help="Pause after this many hours of generating; all is kept.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Generate traces again that failed or killed the engine before.")
+]
+CorpusOption = Annotated[
+    str | None, typer.Option("--corpus", metavar="NAME@vN", help="Corpus version; the config's latest when left out.")
+]
+Reference = Annotated[str, typer.Argument(metavar="NAME@vN", help="Corpus version; NAME alone is the latest.")]
+Root = Annotated[str, typer.Option(envvar="DISTILL_DATA_ROOT", help="Folder that holds the corpora.")]
+ExportFormat = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="FORMAT", help="axolotl, distillkit, trl, trl-prompt-completion, ms-swift or jsonl."
+    ),
+]
+ExportFolder = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="Where to; ROOT/exports/NAME-vN-FORMAT when left out.")
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Where to; ROOT/reports/NAME-vN.html when left out.")
+]
+Split = Annotated[str | None, typer.Option(metavar="SPLIT", help="Only train or only validation.")]
