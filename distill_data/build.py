@@ -23,7 +23,6 @@ from distill_data.models import load_tokenizer
 from distill_data.page import write_page
 from distill_data.page.texts import token_texts
 from distill_data.planning import Plan, Retries, make_plan, sampled_as
-from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.prompts import PromptSet, save_prompts
 from distill_data.reasoning import Splitter, split_completion
 from distill_data.session import teacher_session
@@ -39,7 +38,6 @@ from distill_data.teachers.generation import (
 from distill_data.teachers.pool import TeacherPool
 from distill_data.teachers.vllm_reasoning import parser_splitter
 from distill_data.trace_store import TraceStore
-from distill_data.verify import require_safe_scorer
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,6 @@ def plan_build(settings: config.Config, prompts: PromptSet, retry_failed: bool =
 
     A branch of a hub model is pinned to the commit that the id is made of: a push during a long build changes nothing.
     """
-    for source in settings.prompts:
-        judge = settings.judge_of(source)
-        if judge is not None and judge.verifier == "reasoning_gym" and isinstance(source, ReasoningGymPrompts):
-            require_safe_scorer(source)
     identity = identify_teacher(settings.teacher)
     store = TraceStore(settings.root, identity.teacher_id)
     return BuildPlan(

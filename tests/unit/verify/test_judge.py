@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from distill_data.errors import ConfigError, InputError
+from distill_data.errors import InputError
 from distill_data.judge_config import ExactJudge, Judge, ReasoningGymJudge
 from distill_data.prompt_config import ReasoningGymPrompts
 from distill_data.prompts import load_prompts
 from distill_data.records import Prompt, table_to_prompts
 from distill_data.section import tag_of
-from distill_data.verify import make_verifier, require_safe_scorer, verifier_identity
+from distill_data.verify import make_verifier, verifier_identity
 
 
 def ask(reference: str | None) -> Prompt:
@@ -85,21 +86,39 @@ def test_the_identity_names_what_scores() -> None:
     assert verifier_identity(ExactJudge(verifier="exact")) == {"verifier": "exact", "version": 1}
     assert verifier_identity(ReasoningGymJudge(verifier="reasoning_gym")) == {
         "verifier": "reasoning_gym",
-        "version": 1,
+        "version": 2,
         "reasoning-gym": package,
     }
 
 
-@pytest.mark.parametrize("task", ["n_queens", "puzzle24", "simple_integration"])
-def test_a_scorer_that_runs_text_as_code_is_refused(task: str) -> None:
-    source = ReasoningGymPrompts(source="reasoning_gym", task=task, size=1)
-    with pytest.raises(ConfigError, match=f"the scorer of {task} runs the teacher's answer as code"):
-        require_safe_scorer(source)
+EVALUATING = [
+    "n_queens", "puzzle24", "countdown", "simple_integration", "intermediate_integration", "polynomial_multiplication",
+    "binary_matrix", "spiral_matrix", "string_insertion", "number_sorting",
+]  # fmt: skip
+HOSTILE = "__import__('pathlib').Path({!r}).write_text('was here')"
 
 
-@pytest.mark.parametrize("task", ["chain_sum", "basic_arithmetic"])
-def test_a_scorer_that_only_compares_is_fine(task: str) -> None:
-    require_safe_scorer(ReasoningGymPrompts(source="reasoning_gym", task=task, size=1))
+@pytest.mark.parametrize("task", EVALUATING)
+def test_scorers_that_evaluate_pass_their_own_answers(task: str) -> None:
+    verifier = make_verifier(ReasoningGymJudge(verifier="reasoning_gym"))
+    for prompt in stored(task):
+        assert verifier.score(prompt.reference or "", prompt) == 1.0
+
+
+@pytest.mark.parametrize("task", EVALUATING)
+def test_no_scorer_runs_what_the_teacher_says(task: str, tmp_path: Path) -> None:
+    verifier = make_verifier(ReasoningGymJudge(verifier="reasoning_gym"))
+    mark = tmp_path / "mark"
+    for answer in (HOSTILE.format(str(mark)), "[" + HOSTILE.format(str(mark)) + "]", "9**9**9**9"):
+        assert verifier.score(answer, stored(task, 1)[0]) == 0.0
+    assert not mark.exists()
+
+
+def test_a_scorer_that_evaluates_still_scores_formulas_of_another_form() -> None:
+    verifier = make_verifier(ReasoningGymJudge(verifier="reasoning_gym"))
+    prompt = stored("polynomial_multiplication", 1)[0]
+    assert verifier.score(f"0 + {prompt.reference}", prompt) == 1.0
+    assert verifier.score(f"1 + {prompt.reference}", prompt) == 0.0
 
 
 MADE = {
