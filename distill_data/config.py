@@ -136,6 +136,11 @@ class Config(Section):
                     f"teacher.prompt_format is text and source {source.label!r} has a chat column, messages: "
                     f"{source.messages!r}: name a text column with prompt:"
                 )
+            if self.teacher.prompt_format == "text" and source.system_prompt is not None:
+                raise ValueError(
+                    f"teacher.prompt_format is text, which has no place for the system_prompt of source "
+                    f"{source.label!r}: leave it out"
+                )
         return self
 
     @model_validator(mode="after")

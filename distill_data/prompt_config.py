@@ -11,7 +11,9 @@ from distill_data.judge_config import Judge
 from distill_data.section import Mode, Options, Section, Temperature, TokenIds, TopP
 
 # Left out of a version's digest and a manifest's config where it is not set: older versions keep theirs.
-SourceJudge = Annotated[Judge | None, Field(exclude_if=lambda judge: judge is None)]
+_UNLESS_NONE = Field(exclude_if=lambda value: value is None)
+SourceJudge = Annotated[Judge | None, _UNLESS_NONE]
+SystemPrompt = Annotated[str | None, _UNLESS_NONE]
 
 
 class SamplingOverrides(Section):
@@ -58,6 +60,8 @@ class ReasoningGymPrompts(Section):
     """Name of this source in corpora and reports; `task` when left out."""
     sampling: SamplingOverrides | None = None
     """What is sampled otherwise than `teacher.sampling` for these prompts; changing it generates only them again."""
+    system_prompt: SystemPrompt = None
+    """System message of these prompts, in place of `teacher.system_prompt`; a prompt that brings one keeps its own."""
     judge: SourceJudge = None
     """What scores the answers to these prompts, in place of the config's `judge`."""
 
@@ -101,6 +105,8 @@ class DatasetPrompts(Section):
     """Name of this source in corpora and reports; the last part of `path` when left out."""
     sampling: SamplingOverrides | None = None
     """What is sampled otherwise than `teacher.sampling` for these prompts; changing it generates only them again."""
+    system_prompt: SystemPrompt = None
+    """System message of these prompts, in place of `teacher.system_prompt`; a prompt that brings one keeps its own."""
     judge: SourceJudge = None
     """What scores the answers to these prompts, in place of the config's `judge`."""
 

@@ -75,15 +75,24 @@ def _read(sources: list[PromptSource], mode: Mode, revisions: dict[str, dict[str
 
 
 def _open(source: PromptSource, mode: Mode) -> tuple[Iterator[Prompt], dict[str, Any]]:
-    """The prompts of a source, with what it overrides of the teacher's sampling, and what was read."""
+    """The prompts of a source, with what it says and samples otherwise than the teacher's section, and what was read."""
     if isinstance(source, ReasoningGymPrompts):
         prompts, revision = open_task(source)
     else:
         prompts, revision = open_dataset(source, mode)
+    if source.system_prompt is not None:
+        prompts = (_with_system_prompt(prompt, source.system_prompt) for prompt in prompts)
     overrides = source.sampling.of_a_trace() if source.sampling else None
     if overrides is None:
         return prompts, revision
     return (replace(prompt, sampling=overrides) for prompt in prompts), revision
+
+
+def _with_system_prompt(prompt: Prompt, text: str) -> Prompt:
+    """The prompt with this system message first, unless it brings one."""
+    if prompt.messages and prompt.messages[0]["role"] == "system":
+        return prompt
+    return replace(prompt, messages=[{"role": "system", "content": text}, *prompt.messages])
 
 
 def _why_empty(prompt: Prompt, row: int) -> tuple[str | None, str | None]:

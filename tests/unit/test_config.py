@@ -85,7 +85,7 @@ def message_of(tmp_path: Path, *overrides: str, text: str = MINIMAL) -> str:
         ("dataset=3", "unknown key dataset (known keys: name, root, prompts, teacher, "
          "deduplicate, decontaminate, judge, keep, mix, filters, validation, student, storage)"),
         ("prompts.0.str=3",
-         "unknown key prompts.0.str (known keys: source, task, size, seed, options, name, sampling, judge)"),
+         "unknown key prompts.0.str (known keys: source, task, size, seed, options, name, sampling, system_prompt, judge)"),
     ],
 )  # fmt: skip
 def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expected: str) -> None:
@@ -388,6 +388,10 @@ def test_every_allowed_engine_option_is_one_of_vllm() -> None:
         (
             ["teacher.prompt_format=text", "prompts.0={source: dataset, path: x.jsonl, messages: chat}"],
             "teacher.prompt_format is text and source 'x' has a chat column, messages: 'chat'",
+        ),
+        (
+            ["teacher.prompt_format=text", "prompts.0={source: dataset, path: x.jsonl, prompt: q, system_prompt: Hm.}"],
+            "teacher.prompt_format is text, which has no place for the system_prompt of source 'x'",
         ),
     ],
 )

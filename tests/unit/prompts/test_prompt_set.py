@@ -43,6 +43,20 @@ def test_sources_come_in_order_and_repeats_are_dropped_by_name(tmp_path: Path) -
     assert set(loaded.revisions) == {"first", "second"}
 
 
+def test_a_source_has_a_system_prompt_of_its_own(tmp_path: Path) -> None:
+    own = [{"role": "system", "content": "mine"}, {"role": "user", "content": "hi"}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"m": own}) + "\n" + json.dumps({"m": own[1:]}))
+    chats = DatasetPrompts(
+        source="dataset", path=str(tmp_path / "chats.jsonl"), messages="m", system_prompt="Think step by step."
+    )
+    plain = texts(tmp_path / "plain.jsonl", ["hi"])
+    first, second, third = table_to_prompts(load_prompts([chats, plain]).table)
+    assert first.messages == own
+    assert second.messages == [{"role": "system", "content": "Think step by step."}, own[1]]
+    assert third.messages == own[1:]
+    assert len({prompt.prompt_id for prompt in (first, second, third)}) == 3
+
+
 def test_repeats_are_found_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "BATCH_ROWS", 2)
     loaded = load_prompts([texts(tmp_path / "a.jsonl", ["a", "b", "c", "b", "a"])])
