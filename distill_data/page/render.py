@@ -26,17 +26,19 @@ from distill_data.page.stages import stages
 from distill_data.parquet import place
 
 FILES_SHOWN = 200
+NO_TOKENIZER = "no tokenizer was given"
 _TEXT_SHOWN = 60_000  # characters of the config and the like
 _FOLDER = Path(__file__).parent
 
 
-def write_page(corpus: Corpus, path: Path, decode: Decode | None = None) -> None:
+def write_page(corpus: Corpus, path: Path, decode: Decode | str = NO_TOKENIZER) -> None:
     """Write a version's page to a file, whole or not at all; folders on the way are made.
 
     Args:
         corpus: the version.
         path: of the HTML file.
-        decode: texts of token ids, one a token; without it the page shows no probabilities of tokens, and says why.
+        decode: texts of token ids, one a token; or why there are none, which the page says in the place of the
+            tokens' probabilities.
 
     Raises:
         CorpusError: a file of the version is damaged, or the page cannot be written.
@@ -49,12 +51,12 @@ def write_page(corpus: Corpus, path: Path, decode: Decode | None = None) -> None
         raise CorpusError(f"cannot write {path}: {reason_of(error)}: name another file") from error
 
 
-def render_page(corpus: Corpus, decode: Decode | None = None) -> str:
+def render_page(corpus: Corpus, decode: Decode | str = NO_TOKENIZER) -> str:
     """A version as one HTML page that loads nothing, equal for equal versions; see `write_page`."""
     return page_html(corpus, gather(corpus), decode)
 
 
-def page_html(corpus: Corpus, found: Gathered, decode: Decode | None) -> str:
+def page_html(corpus: Corpus, found: Gathered, decode: Decode | str) -> str:
     """The page of what was gathered about a version."""
     manifest = corpus.manifest
     style, script = (_source(name) for name in ("page.css", "page.js"))
@@ -71,9 +73,9 @@ def page_html(corpus: Corpus, found: Gathered, decode: Decode | None) -> str:
             curves=curve_chart(found.rates) if found.rates else None,
             histograms=[histogram_chart(figure) for figure in found.histograms],
             measures=[histogram_chart(figure) for figure in found.measures],
-            rows=(rows := payload(found.kept, found.rejected, decode)),
+            rows=(rows := payload(found.kept, found.rejected, None if isinstance(decode, str) else decode)),
             data=Markup(rows.json),
-            decoded=decode is not None,
+            undecoded=decode if isinstance(decode, str) else None,
             shown={"kept": KEPT_SHOWN, "rejected": REJECTED_SHOWN, "alternatives": ALTERNATIVES},
             config=_yaml(manifest.config),
             origin={

@@ -21,7 +21,7 @@ def token_texts(tokenizer: Any) -> Decode:
     return decode
 
 
-def teacher_decoder(corpus: Corpus) -> tuple[Decode | None, str | None]:
+def teacher_decoder(corpus: Corpus) -> Decode | str:
     """The decoder of the tokenizer that a version was made with, or why there is none."""
     teacher = corpus.manifest.config["teacher"]
     try:
@@ -30,5 +30,5 @@ def teacher_decoder(corpus: Corpus) -> tuple[Decode | None, str | None]:
         if tokenizer_fingerprint(tokenizer) != corpus.manifest.tokenizer["sha256"]:
             raise ModelError(f"the tokenizer of {teacher['model']} is not the one that the version was made with")
     except DistillDataError as error:
-        return None, str(error)
-    return token_texts(tokenizer), None
+        return str(error)
+    return token_texts(tokenizer)

@@ -80,7 +80,7 @@ def test_a_server_is_asked_for_the_page_alone(page: Path, browser: Browser) -> N
 def test_a_phone_scrolls_in_one_direction(
     decoded: bool, hostile_corpus: Corpus, browser: Browser, tmp_path: Path
 ) -> None:
-    write_page(hostile_corpus, tmp_path / "page.html", decode if decoded else None)
+    write_page(hostile_corpus, tmp_path / "page.html", decode if decoded else "no <tokenizer> here")
     with browser.visit(tmp_path / "page.html", PHONE) as visit:
         visit.ask("() => document.querySelectorAll('details').forEach((details) => { details.open = true; })")
         for _ in range(3):
@@ -134,9 +134,9 @@ def test_no_other_script_would_run(page: Path, browser: Browser) -> None:
 def test_without_a_tokenizer_the_text_is_plain_and_the_page_says_why(
     corpus: Corpus, browser: Browser, tmp_path: Path
 ) -> None:
-    write_page(corpus, tmp_path / "page.html")
+    write_page(corpus, tmp_path / "page.html", "no <tokenizer> here")
     with browser.visit(tmp_path / "page.html") as visit:
-        assert "tokenizer was not at hand" in visit.text("#traces .callout")
+        assert "into text: no <tokenizer> here." in visit.text("#traces .callout")
         assert visit.page.locator(".token").count() == 0
         assert "add 1 to it" in visit.text("#trace") and "Answer: " in visit.text("#trace")
 
@@ -149,7 +149,7 @@ def test_measures_have_their_threshold_in_the_chart(corpus: Corpus, browser: Bro
     alike = facts.model_copy(update={"edges": [0.0, 0.0], "kept_counts": [3], "dropped_counts": [3]})
     nothing = facts.model_copy(update={"edges": [], "kept_counts": [], "dropped_counts": []})
     measured = Corpus(corpus.path, corpus.manifest.model_copy(update={"measures": [facts, alike, nothing]}))
-    (tmp_path / "page.html").write_text(page_html(measured, gather(measured), None), encoding="utf-8")
+    (tmp_path / "page.html").write_text(page_html(measured, gather(measured), "none here"), encoding="utf-8")
     with browser.visit(tmp_path / "page.html") as visit:
         assert "too_few_letters: below 0.25" in visit.text("#measures")
         plot = visit.page.locator("#measures .bars").first.bounding_box()
