@@ -24,7 +24,8 @@ def report(reference: Reference, out: ReportFile = None, root: Root = "./data", 
     path = out or Path(root) / "reports" / f"{corpus.name}-v{corpus.version}.html"
     decode = teacher_decoder(corpus)
     write_page(corpus, path, decode)
-    show({"corpus": corpus.reference, "path": path, "without_token_texts": decode if isinstance(decode, str) else None}, as_json, page_summary)
+    missing = decode if isinstance(decode, str) else None
+    show({"corpus": corpus.reference, "path": path, "without_token_texts": missing}, as_json, page_summary)
 
 
 @corpus_app.command("list")
