@@ -50,7 +50,7 @@ lint: install-dev
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 BENCHMARKS = overhead ceiling first_token memory kills soft_labels losses reading filtering deduplication
 bench: install-dev
