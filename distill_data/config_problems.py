@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from distill_data.config import Config
 from distill_data.section import Section, sections_in, tag_of
-from distill_data.student_config import FromConfig
+from distill_data.student_config import NewStudent
 
 
 def explain_problems(error: ValidationError) -> list[str]:
@@ -19,7 +19,7 @@ def explain_problems(error: ValidationError) -> list[str]:
 
 def _is_meant(problem: Any) -> bool:
     """Of the two kinds of student.model, text and from_config, only the one that the value looks like is explained."""
-    kind = "str" if isinstance(problem["input"], dict) else "FromConfig"
+    kind = "str" if isinstance(problem["input"], dict) else "NewStudent"
     return not (problem["type"] in ("string_type", "model_type") and problem["loc"][-1] == kind)
 
 
@@ -72,8 +72,8 @@ def _walk(location: tuple[int | str, ...]) -> tuple[list[str], list[type[Section
     here: list[type[Section]] = [Config]
     for part in location:
         chosen = [section for section in here if len(here) > 1 and part == tag_of(section)]
-        if chosen or (part in ("str", "FromConfig") and FromConfig in here):
-            here = chosen or [FromConfig]
+        if chosen or (part in ("str", "NewStudent") and NewStudent in here):
+            here = chosen or [NewStudent]
             continue
         steps.append(str(part))
         if not isinstance(part, int):

@@ -54,7 +54,7 @@ def examine(settings: Config) -> list[Check]:
         if settings.judges:
             _run(checks, "judge", lambda: check_judges(plan), str)
         if (student := settings.student) is not None:
-            _run(checks, "student", lambda: check_student(student, tokenizer), str)
+            _run(checks, "student", lambda: check_student(student, tokenizer, plan.identity.source), str)
     _run(checks, "disk", lambda: check_disk(plan), str)
     return checks
 
@@ -72,7 +72,7 @@ def require_ready(plan: BuildPlan) -> None:
         check_reasoning(plan, tokenizer)
     check_judges(plan)
     if plan.config.student is not None:
-        check_student(plan.config.student, tokenizer)
+        check_student(plan.config.student, tokenizer, plan.identity.source)
     check_disk(plan)
 
 

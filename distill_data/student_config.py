@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from distill_data.section import Fraction, Options, Section
 
@@ -12,21 +13,38 @@ from distill_data.section import Fraction, Options, Section
 Batching = Annotated[
     Literal["padded", "length_grouped", "packed"], Field(exclude_if=lambda batching: batching == "padded")
 ]
+_UNLESS_NONE = Field(exclude_if=lambda value: value is None)
 Objective = Literal["forward_kl", "renormalised_kl", "reverse_kl", "jsd"]
 Unlabelled = Literal["refuse", "cross_entropy"]
 
 
-class FromConfig(Section):
-    """A student with random weights, built from an architecture."""
+class Layers(Section):
+    """Which layers of the teacher the student begins with."""
 
-    from_config: Options
-    """`model_type` and any field of that architecture's transformers config; vocabulary and special tokens
-    come from the tokenizer."""
+    layers: list[NonNegativeInt]
+    """Numbers of the teacher's layers from 0, ascending; embeddings, norm and output head come along."""
+
+    @field_validator("layers")
+    @classmethod
+    def _ascending(cls, layers: list[int]) -> list[int]:
+        if not layers or any(below >= above for below, above in pairwise(layers)):
+            raise ValueError(f"{layers} is no ascending list of layers: write for example [0, 6, 12, 18]")
+        return layers
+
+
+class NewStudent(Section):
+    """A student that is made and not loaded: random weights, or layers of the teacher. Exactly one of the two."""
+
+    from_config: Annotated[Options | None, _UNLESS_NONE] = None
+    """Random weights: `model_type` and any field of that architecture's transformers config; vocabulary and special
+    tokens come from the tokenizer."""
+    from_teacher: Annotated[Layers | None, _UNLESS_NONE] = None
+    """Some of the teacher's own layers, weights included."""
 
     @field_validator("from_config")
     @classmethod
-    def _names_its_architecture(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(value.get("model_type"), str):
+    def _names_its_architecture(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and not isinstance(value.get("model_type"), str):
             raise ValueError("needs model_type, for example model_type: llama")
         return value
 
@@ -87,6 +105,28 @@ class Loss(Section):
         return self
 
 
+class Lora(Section):
+    """Low-rank adapters in place of full fine-tuning (Hu et al., 2022), by peft."""
+
+    rank: PositiveInt = 16
+    """Rank of the adapters."""
+    alpha: PositiveInt = 32
+    """Their output is scaled by alpha / rank."""
+    dropout: Fraction = 0.0
+    """Dropout before them."""
+    target_modules: list[str] = []
+    """Names of the layers that get one; every linear layer but the output head when left out."""
+
+
+class EarlyStopping(Section):
+    """Training ends where the held-out KL has stopped falling, with the weights that it was lowest at."""
+
+    every: PositiveInt = 100
+    """Steps between two looks at the held-out traces (as many as `evaluate` says)."""
+    patience: PositiveInt = 3
+    """This many looks in a row without a lower KL end the training."""
+
+
 class Train(Section):
     """The light fine-tuning step, on the transformers Trainer."""
 
@@ -115,6 +155,21 @@ class Train(Section):
     """Seed of initial weights and data order."""
     loss: Loss = Loss()
     """What is minimised."""
+    lora: Annotated[Lora | None, _UNLESS_NONE] = None
+    """Train adapters only. The student's folder holds the merged model, and the adapter alone in `adapter/`."""
+    early_stopping: Annotated[EarlyStopping | None, _UNLESS_NONE] = None
+    """End before `steps`; needs held-out traces."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory for about a third more time."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between checkpoints, from which a training that was killed goes on with the same data order."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files too, into `tensorboard/` in the student's folder; `pip install tensorboard`.
+    metrics.jsonl is always there."""
+
+
+EXECUTION = {"gradient_checkpointing", "checkpoint_every", "tensorboard"}
+"""Keys of `train` that do not decide the weights: a student keeps its name whatever they are."""
 
 
 class Evaluate(Section):
@@ -129,8 +184,9 @@ class Evaluate(Section):
 class Student(Section):
     """The small model. Left out: nothing is trained."""
 
-    model: str | FromConfig
-    """Hub id or local folder to start from, or `from_config:` for random weights."""
+    model: str | NewStudent
+    """Hub id or local folder to start from, `from_config:` for random weights, or `from_teacher:` for some of the
+    teacher's own layers."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     tokenizer: str = "teacher"
@@ -141,3 +197,10 @@ class Student(Section):
     """How it is trained."""
     evaluate: Evaluate = Evaluate()
     """How it is measured."""
+
+    @model_validator(mode="after")
+    def _is_made_one_way(self) -> Student:
+        new = self.model
+        if isinstance(new, NewStudent) and (new.from_config is None) == (new.from_teacher is None):
+            raise ValueError("model: needs exactly one of from_config: (random weights) and from_teacher: (its layers)")
+        return self

@@ -17,14 +17,15 @@ from distill_data.config import Config
 from distill_data.corpus.read import Corpus
 from distill_data.errors import StudentError
 from distill_data.identity import digest
-from distill_data.models import load_tokenizer, model_fingerprint, resolve_model, tokenizer_fingerprint
+from distill_data.models import ModelSource, load_tokenizer, model_fingerprint, resolve_model, tokenizer_fingerprint
 from distill_data.parquet import place
 from distill_data.student.result import EvaluationResult
 from distill_data.student.staging import make_once
-from distill_data.student_config import Student
+from distill_data.student_config import EXECUTION, Student
 
 if TYPE_CHECKING:
     from distill_data.student.trainer import TrainProgress
+    from distill_data.student.training import TrainJob
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
             f"{corpus.reference} has sampled soft labels, which do not estimate {objective}: set "
             "student.train.loss.objective: forward_kl"
         )
-    ingredients = student.model_dump(exclude={"evaluate"}) | {"corpus": corpus.manifest.digest}
+    unlike: Any = {"evaluate": True, "train": EXECUTION}
+    if student.train.early_stopping is not None:  # which looks at as many traces as `evaluate` says
+        unlike = {"train": EXECUTION}
+    ingredients = student.model_dump(exclude=unlike) | {"corpus": corpus.manifest.digest}
     if isinstance(student.model, str):
         ingredients["model"] = model_fingerprint(resolve_model(student.model, student.revision))
     name = f"{corpus.name}-v{corpus.version}-{digest(ingredients)[:8]}"
@@ -109,16 +113,33 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
     Raises:
         StudentError: student and corpus do not fit together; see `training.train_student`.
     """
-    from distill_data.student.training import TrainJob, train_student
+    from distill_data.student.card import write_student_card
+    from distill_data.student.training import train_student
 
     def make(folder: Path) -> None:
-        labels = plan.corpus.mapped("soft_labels", "train", folder)
-        job = TrainJob(plan.student, labels, _teacher_tokenizer(plan), folder, plan.corpus.draws)
-        train_student(job, on_step)
+        if not (folder / "training.json").is_file():  # or a killed one was all but named
+            train_student(_job(plan, folder), on_step)
+        write_student_card(plan, folder)
         origin = {"corpus": plan.corpus.reference, "digest": plan.corpus.manifest.digest}
         (folder / "corpus.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
     make_once(plan.folder, lambda: plan.is_trained, make)
+
+
+def _job(plan: StudentPlan, folder: Path) -> TrainJob:
+    from distill_data.student.training import TrainJob
+
+    looks = plan.student.train.early_stopping is not None and plan.has_held_out
+    most = plan.student.evaluate.max_traces
+    return TrainJob(
+        student=plan.student,
+        labels=plan.corpus.mapped("soft_labels", "train", folder),
+        tokenizer=_teacher_tokenizer(plan),
+        output=folder,
+        draws=plan.corpus.draws,
+        held_out=plan.corpus.head("soft_labels", "validation", most) if looks else None,
+        teacher=_teacher_source(plan),
+    )
 
 
 def evaluate(plan: StudentPlan) -> None:
@@ -146,7 +167,7 @@ def evaluate(plan: StudentPlan) -> None:
         unlabelled, draws = train.loss.unlabelled, plan.corpus.draws
         return asdict(evaluate_student(model.to(device), labels, settings, train.max_length, draws, unlabelled))
 
-    untrained = load_student(plan.student, _teacher_tokenizer(plan))
+    untrained = load_student(plan.student, _teacher_tokenizer(plan), _teacher_source(plan))
     before = measured_on_held_out(untrained)
     del untrained
     gc.collect()  # modules hold themselves in cycles, and two big students do not fit
@@ -177,15 +198,17 @@ def report_student(plan: StudentPlan, created: bool) -> StudentReport:
     )
 
 
-def check_student(student: Student, tokenizer: Any) -> str:
+def check_student(student: Student, tokenizer: Any, teacher: ModelSource | None = None) -> str:
     """The student's model is there and has room for the teacher's vocabulary.
 
-    An architecture is built to see; of a hub id or a folder only the config is read.
+    An architecture is built to see; of a hub id or a folder, and of a teacher whose layers it takes, only the config
+    is read.
 
     Raises:
         ConfigError, ModelError, StudentError: what does not fit.
     """
     from distill_data.student.model import load_student, saved_vocabulary_size
+    from distill_data.student.teacher_layers import teacher_depth
     from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
 
     check_tokenizer(student, tokenizer_fingerprint(tokenizer))
@@ -193,11 +216,19 @@ def check_student(student: Student, tokenizer: Any) -> str:
         size = saved_vocabulary_size(student, tokenizer)
         check_vocabulary(size, len(tokenizer), -1)
         return f"{student.model}, vocabulary of {size:,} for {len(tokenizer):,} tokens"
+    if student.model.from_teacher is not None and teacher is not None:
+        layers = student.model.from_teacher.layers
+        depth = teacher_depth(teacher, layers, trust_remote_code=student.trust_remote_code)
+        return f"{len(layers)} of the teacher's {depth} layers"
     model = load_student(student, tokenizer)
     check_vocabulary(vocabulary_size(model), len(tokenizer), -1)
     return (
         f"{model.num_parameters():,} parameters, vocabulary of {vocabulary_size(model):,} for {len(tokenizer):,} tokens"
     )
+
+
+def _teacher_source(plan: StudentPlan) -> ModelSource:
+    return resolve_model(plan.config.teacher.model, plan.config.teacher.revision)
 
 
 def _teacher_tokenizer(plan: StudentPlan) -> Any:
@@ -207,8 +238,7 @@ def _teacher_tokenizer(plan: StudentPlan) -> Any:
         StudentError: the config's teacher has another tokenizer than the corpus was made with.
     """
     teacher = plan.config.teacher
-    source = resolve_model(teacher.model, teacher.revision)
-    tokenizer = load_tokenizer(source, trust_remote_code=teacher.trust_remote_code)
+    tokenizer = load_tokenizer(_teacher_source(plan), trust_remote_code=teacher.trust_remote_code)
     expected = plan.corpus.manifest.tokenizer["sha256"]
     if tokenizer_fingerprint(tokenizer) != expected:
         raise StudentError(

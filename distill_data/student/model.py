@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from distill_data.errors import ConfigError, ModelError
-from distill_data.models import local_model_folder, resolve_model
+from distill_data.errors import ModelError
+from distill_data.models import ModelSource, local_model_folder, resolve_model
+from distill_data.student.architecture import random_student
 from distill_data.student.forward import quiet_transformers
+from distill_data.student.teacher_layers import take_layers
 from distill_data.student.vocabulary import check_own_tokenizer
 from distill_data.student_config import Student
 
-# Fields that transformers takes as keywords and stores under another name.
-_LEGACY_FIELDS = {"rope_theta", "rope_scaling"}
 
-
-def load_student(student: Student, tokenizer: Any) -> PreTrainedModel:
+def load_student(student: Student, tokenizer: Any, teacher: ModelSource | None = None) -> PreTrainedModel:
     """The untrained student, in float32 on the CPU; `from_config` weights come from `student.train.seed`.
 
-    Weights stay float32 also where the checkpoint is bfloat16: small updates would be lost in it.
+    Weights stay float32 also where the checkpoint is bfloat16: small updates would be lost in it. `teacher` is whose
+    layers `from_teacher` takes.
 
     Raises:
-        ConfigError: `from_config` names no causal language model, an unknown field or misfits.
+        ConfigError: `from_config` names no causal language model, an unknown field or misfits; `from_teacher` names a
+            layer that is not there.
         ModelError: the model is not there, not whole, or sees the tokens that it should predict.
         StudentError: the model was trained with another vocabulary than the teacher's.
     """
-    if not isinstance(student.model, str):
-        model = _from_config(student.model.from_config, tokenizer, student.train.seed)
-        _check_causal(model)
-        return model
-    source = resolve_model(student.model, student.revision)
-    folder = local_model_folder(source, trust_remote_code=student.trust_remote_code)
-    check_own_tokenizer(student, folder, tokenizer)
-    model = load_saved_student(folder, trust_remote_code=student.trust_remote_code)
+    model = _load(student, tokenizer, teacher)
     _check_causal(model)
     return model
+
+
+def _load(student: Student, tokenizer: Any, teacher: ModelSource | None) -> PreTrainedModel:
+    trust = student.trust_remote_code
+    if isinstance(student.model, str):
+        folder = local_model_folder(resolve_model(student.model, student.revision), trust_remote_code=trust)
+        check_own_tokenizer(student, folder, tokenizer)
+        return load_saved_student(folder, trust_remote_code=trust)
+    if student.model.from_config is not None:
+        return random_student(student.model.from_config, tokenizer, student.train.seed)
+    if student.model.from_teacher is None or teacher is None:
+        raise ModelError("the student is layers of a teacher that is not there: give student.model a folder")
+    folder = local_model_folder(teacher, trust_remote_code=trust)
+    return take_layers(load_saved_student(folder, trust_remote_code=trust), student.model.from_teacher.layers)
 
 
 def load_saved_student(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -99,45 +106,6 @@ def saved_vocabulary_size(student: Student, tokenizer: Any) -> int:
     return size
 
 
-def _from_config(fields: dict[str, Any], tokenizer: Any, seed: int) -> PreTrainedModel:
-    _check_fields(fields, len(tokenizer))
-    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    try:
-        with quiet_transformers(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            settings: dict[str, Any] = {"vocab_size": len(tokenizer)} | special | fields
-            config = AutoConfig.for_model(**settings)
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except Exception as error:
-        raise ConfigError(
-            f"student.model.from_config makes no {fields['model_type']} model ({_one_line(error)}): "
-            "change the field that it names"
-        ) from error
-
-
-def _check_fields(fields: dict[str, Any], tokenizer_length: int) -> None:
-    """Refuse what transformers would take in silence: it stores unknown fields and never reads them."""
-    model_type = fields["model_type"]
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ConfigError(
-            f"student.model.from_config.model_type {model_type!r} is no causal language model of transformers"
-            f"{_nearest(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}: give one such as llama or qwen3"
-        )
-    config_class = CONFIG_MAPPING[model_type]
-    known = {*config_class().to_dict(), *config_class.attribute_map, *_LEGACY_FIELDS}
-    if unknown := sorted(fields.keys() - known):
-        raise ConfigError(
-            f"student.model.from_config.{unknown[0]} is no field of {model_type}"
-            f"{_nearest(unknown[0], known)}: correct or remove it"
-        )
-    size = fields.get("vocab_size", tokenizer_length)
-    if isinstance(size, int) and size < tokenizer_length:
-        raise ConfigError(
-            f"student.model.from_config.vocab_size {size} is smaller than the teacher's tokenizer "
-            f"({tokenizer_length}): leave it out or set at least {tokenizer_length}"
-        )
-
-
 @torch.inference_mode()
 def _check_causal(model: PreTrainedModel) -> None:
     """Refuse a model whose logits depend on later tokens: transformers lets BERT and its kin pass for causal."""
@@ -181,11 +149,6 @@ def check_packing(model: PreTrainedModel) -> None:
             f"packed traces see each other in the student's {type(model).__name__}: set student.train.batching to "
             "padded or length_grouped"
         )
-
-
-def _nearest(name: str, names: Any) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _one_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from distill_data.errors import StudentError
 from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
 from distill_data.student.forward import batch_logits, label_hidden, plain_head
 from distill_data.student.losses import MixedLoss
+from distill_data.student.metrics import Metrics
 from distill_data.student_config import Loss
 
 
@@ -40,15 +41,21 @@ class TrainProgress:
 
 
 class Recorder(TrainerCallback):
-    """Sums the batches of a step, keeps the loss curve, and stops a run whose loss is not finite."""
+    """Sums the batches of a step, writes the loss curve down, and stops a run whose loss is not finite."""
 
-    def __init__(self, steps: int, on_step: Callable[[TrainProgress], None]):
+    def __init__(self, steps: int, on_step: Callable[[TrainProgress], None], metrics: Metrics):
         self.steps = steps
         self.on_step = on_step
-        self.curve: list[LossPoint] = []
-        self.tokens = 0
+        self._metrics = metrics
+        self.tokens = metrics.of("tokens")[-1]["tokens"] if metrics.of("tokens") else 0
         self._learning_rate = 0.0
         self._batches: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def curve(self) -> list[LossPoint]:
+        """The points of all steps, also of those before a training went on."""
+        names = [field.name for field in fields(LossPoint)]
+        return [LossPoint(**{name: line[name] for name in names}) for line in self._metrics.of("loss")]
 
     def add(self, terms: Tensor, tokens: Tensor) -> None:
         """Loss, KL and cross-entropy of one batch as its share of the step, and its tokens."""
@@ -71,7 +78,7 @@ class Recorder(TrainerCallback):
                 f"({args.learning_rate}) or raise warmup_ratio"
             )
         point = LossPoint(state.global_step, loss, kl, cross_entropy, self._learning_rate)
-        self.curve.append(point)
+        self._metrics.add(**asdict(point), tokens=self.tokens)
         self.on_step(TrainProgress(self.steps, point, self.tokens))
 
 
@@ -84,7 +91,8 @@ class SoftLabelTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, *args: Any, weights: Loss, draws: int | None, recorder: Recorder, **kwargs: Any):
-        super().__init__(*args, callbacks=[recorder], **kwargs)
+        super().__init__(*args, **kwargs)
+        self.add_callback(recorder)
         self.weights = weights
         self.draws = draws
         self.recorder = recorder

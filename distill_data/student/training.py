@@ -11,23 +11,32 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from distill_data.errors import StudentError
+from distill_data.models import ModelSource
+from distill_data.student.arguments import training_arguments
+from distill_data.student.checkpoints import last_checkpoint, remove_checkpoints
 from distill_data.student.collate import PackedCollator, SoftLabelCollator
 from distill_data.student.dataset import SoftLabelDataset
+from distill_data.student.evaluation import evaluate_student
 from distill_data.student.forward import quiet_transformers
+from distill_data.student.held_out import HeldOutLooks
+from distill_data.student.lora import add_adapters, save_adapter
+from distill_data.student.metrics import Metrics
 from distill_data.student.model import check_packing, load_student
+from distill_data.student.result import EvaluationResult
 from distill_data.student.trainer import LossPoint, Recorder, SoftLabelTrainer, TrainProgress
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
-from distill_data.student_config import Student, Train
+from distill_data.student_config import Student
 
 
 @dataclass(frozen=True)
 class TrainJob:
     """What to train on what: `labels` is a table of SOFT_LABELS_SCHEMA, `tokenizer` the teacher's own.
 
-    `draws` are those of sampled soft labels.
+    `draws` are those of sampled soft labels; `held_out` is what early stopping looks at, and `teacher` whose layers a
+    student of layers takes.
     """
 
     student: Student
@@ -35,6 +44,8 @@ class TrainJob:
     tokenizer: Any
     output: Path
     draws: int | None = None
+    held_out: pa.Table | None = None
+    teacher: ModelSource | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,9 @@ class TrainResult:
     """A trained student, saved in `folder`; training.json holds the same.
 
     `tokens` counts prompt and completion tokens seen, padding left out; `traces` are those trained on, and
-    `too_long` those left out because of max_length. `seconds` is the training loop alone.
+    `too_long` those left out because of max_length. `seconds` is the training loop alone, and `tokens_per_second` what
+    it did in them: of a training that went on after a kill, since then. `best_step` is where early stopping found the
+    weights.
     """
 
     folder: Path
@@ -54,13 +67,15 @@ class TrainResult:
     tokens_per_second: float
     parameters: int
     device: str
+    best_step: int | None
     loss_curve: list[LossPoint]
 
 
 def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> TrainResult:
     """Train a student and save model, tokenizer and training.json into `job.output`; silent, on a GPU if any.
 
-    `on_step` is called after every optimizer step. The same job gives the same weights on a CPU.
+    `on_step` is called after every optimizer step. The same job gives the same weights on a CPU, also where it was
+    killed and goes on from a checkpoint in `job.output`.
 
     Raises:
         ConfigError, ModelError: the student's model cannot be made or loaded.
@@ -69,81 +84,88 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
     """
     train = job.student.train
     dataset = SoftLabelDataset(job.labels, train.max_length, train.loss.unlabelled)
-    model = load_student(job.student, job.tokenizer)
+    model = load_student(job.student, job.tokenizer, job.teacher)
     check_vocabulary(vocabulary_size(model), len(job.tokenizer), dataset.max_token_id)
     _check_context(model, dataset.longest)
-    if packed := train.batching == "packed":
+    if train.batching == "packed":
         check_packing(model)
+    parameters = model.num_parameters()
     use_cache = getattr(model.config, "use_cache", None)
-    recorder = Recorder(train.steps, on_step)
+    adapted = None if train.lora is None else add_adapters(model, train.lora, train.seed)
+    job.output.mkdir(parents=True, exist_ok=True)
+    checkpoint, done = last_checkpoint(job.output)
+    metrics = Metrics(job.output, done, train.tensorboard)
+    recorder = Recorder(train.steps, on_step, metrics)
     with quiet_transformers():
-        trainer = SoftLabelTrainer(
-            model=model,
-            args=_arguments(train, job.output),
-            train_dataset=dataset,
-            data_collator=PackedCollator() if packed else SoftLabelCollator(job.tokenizer.pad_token_id or 0),
-            weights=train.loss,
-            draws=job.draws,
-            recorder=recorder,
-        )
-        trainer.remove_callback(PrinterCallback)
-        started = time.perf_counter()
-        _run(trainer)
+        trainer = _trainer(job, dataset, model, recorder)
+        looks = _looks(job, metrics)
+        if looks is not None:
+            trainer.add_callback(looks)
+        started, tokens = time.perf_counter(), recorder.tokens
+        _run(trainer, checkpoint)
         seconds = time.perf_counter() - started
+        best = looks.restore_best(model) if looks is not None else None
         if use_cache is not None:
             model.config.use_cache = use_cache  # the Trainer switched it off, and a saved student generates
-        model.save_pretrained(job.output)
+        (model if adapted is None else save_adapter(adapted, job.output)).save_pretrained(job.output)
         job.tokenizer.save_pretrained(job.output)
+    metrics.close()
     result = TrainResult(
         folder=job.output,
-        steps=len(recorder.curve),
+        steps=recorder.curve[-1].step,
         traces=len(dataset),
         too_long=dataset.too_long,
         tokens=recorder.tokens,
         seconds=seconds,
-        tokens_per_second=recorder.tokens / seconds,
-        parameters=model.num_parameters(),
+        tokens_per_second=(recorder.tokens - tokens) / seconds,
+        parameters=parameters,
         device=str(trainer.args.device),
+        best_step=best,
         loss_curve=recorder.curve,
     )
     _write_report(result, job.student)
+    remove_checkpoints(job.output)
     return result
 
 
-def _arguments(train: Train, output: Path) -> TrainingArguments:
-    try:
-        arguments = TrainingArguments(
-            output_dir=str(output),
-            max_steps=train.steps,
-            per_device_train_batch_size=train.batch_size,
-            gradient_accumulation_steps=train.gradient_accumulation,
-            train_sampling_strategy="group_by_length" if train.batching == "length_grouped" else "random",
-            learning_rate=train.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=train.warmup_ratio,  # below 1 it is a share of the steps
-            weight_decay=train.weight_decay,
-            max_grad_norm=train.max_grad_norm,
-            bf16=train.bf16,
-            seed=train.seed,
-            use_cpu=not torch.accelerator.is_available(),  # or the Trainer refuses bf16 on a CPU
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            logging_strategy="no",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
+def _trainer(job: TrainJob, dataset: SoftLabelDataset, model: PreTrainedModel, recorder: Recorder) -> SoftLabelTrainer:
+    train = job.student.train
+    trainer = SoftLabelTrainer(
+        model=model,
+        args=training_arguments(train, job.output),
+        train_dataset=dataset,
+        data_collator=PackedCollator()
+        if train.batching == "packed"
+        else SoftLabelCollator(job.tokenizer.pad_token_id or 0),
+        weights=train.loss,
+        draws=job.draws,
+        recorder=recorder,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _looks(job: TrainJob, metrics: Metrics) -> HeldOutLooks | None:
+    """What ends the training early, where the config asks for it."""
+    train = job.student.train
+    if train.early_stopping is None:
+        return None
+    if (held_out := job.held_out) is None or not len(held_out):
+        raise StudentError(
+            "student.train.early_stopping looks at held-out traces and there are none: set validation.fraction above 0 "
+            "and build again, or leave early_stopping out"
         )
-    except ValueError as error:
-        message = " ".join(str(error).split())
-        raise StudentError(f"the Trainer refuses these settings ({message}): change student.train") from error
-    # One process trains on one device: with several GPUs the Trainer would copy the model to all, every step.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
+
+    def measure(model: Any) -> EvaluationResult:
+        settings = job.student.evaluate
+        return evaluate_student(model, held_out, settings, train.max_length, job.draws, train.loss.unlabelled)
+
+    return HeldOutLooks(train.early_stopping, measure, metrics, job.output)
 
 
-def _run(trainer: Trainer) -> None:
+def _run(trainer: Trainer, checkpoint: Path | None) -> None:
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except torch.OutOfMemoryError as error:
         raise StudentError(
             f"no memory left on {trainer.args.device} with batch_size "

@@ -6,7 +6,7 @@ from distill_data.config import Config
 from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, Section
 from distill_data.reference import config_reference, with_reference
 from distill_data.section import sections_in
-from distill_data.student_config import FromConfig, Loss, Student
+from distill_data.student_config import NewStudent, Loss, Student
 from tests.docs.conftest import README
 
 
@@ -56,7 +56,7 @@ def test_types_limits_and_defaults_are_shown(row: str) -> None:
 
 def test_choices_of_a_union_are_found_in_order() -> None:
     assert sections_in(Config.model_fields["prompts"].annotation) == [ReasoningGymPrompts, DatasetPrompts]
-    assert sections_in(Student.model_fields["model"].annotation) == [FromConfig]
+    assert sections_in(Student.model_fields["model"].annotation) == [NewStudent]
     assert sections_in(Loss.model_fields["kl"].annotation) == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from distill_data.build import assemble_version, generate_missing
 from distill_data.config import Config
@@ -98,6 +99,11 @@ def test_a_student_is_trained_once_measured_and_reported(config: Config) -> None
     assert not planned(config, evaluate={"max_traces": 1}).is_evaluated
     assert report.traces == len(corpus(config).table("traces"))
     assert report.corpus == "replayed@v1"
+    card = (job.folder / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["library_name"] == "transformers" and "base_model" not in header
+    assert "in the corpus replayed@v1 (digest `" in card and "| steps | 4 |" in card
+    assert str(job.folder.parent) not in card
 
 
 def test_a_training_that_fails_leaves_nothing(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +127,7 @@ def test_a_second_trainer_finds_the_student_trained(config: Config, monkeypatch:
         (train_job.output / "training.json").write_text("{}")
 
     monkeypatch.setattr("distill_data.student.training.train_student", slow)
+    monkeypatch.setattr("distill_data.student.card.write_student_card", lambda plan, folder: None)
     job = planned(config, train={**STUDENT["train"], "seed": 11})
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(train, job, lambda _: None) for _ in range(2)]:
@@ -129,21 +136,34 @@ def test_a_second_trainer_finds_the_student_trained(config: Config, monkeypatch:
     assert job.is_trained
 
 
-def test_what_a_killed_training_left_is_replaced(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_training_left_is_given_to_the_next_one(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+
     def quick(train_job: Any, on_step: Any) -> None:
+        found.extend(entry.name for entry in train_job.output.iterdir())
         (train_job.output / "training.json").write_text("{}")
 
     monkeypatch.setattr("distill_data.student.training.train_student", quick)
+    monkeypatch.setattr("distill_data.student.card.write_student_card", lambda plan, folder: None)
     job = planned(config, train={**STUDENT["train"], "seed": 12})
-    for half in (job.folder, job.folder.with_name(f".{job.folder.name}.99999999")):
+    for name, file in ((job.folder.name, "model.safetensors"), (f".{job.folder.name}.unfinished", "metrics.jsonl")):
+        half = job.folder.with_name(name)
         half.mkdir(parents=True)
-        (half / "model.safetensors").write_text("half")
-    other = job.folder.with_name(f".{job.folder.name}x.99999999")
-    other.mkdir()
+        (half / file).write_text("half")
     train(job, lambda _: None)
-    assert sorted(entry.name for entry in job.folder.iterdir()) == ["corpus.json", "training.json"]
-    assert not job.folder.with_name(f".{job.folder.name}.99999999").exists()
-    other.rmdir()  # another student's, and still there
+    assert found == ["metrics.jsonl"]
+    assert sorted(entry.name for entry in job.folder.iterdir()) == ["corpus.json", "metrics.jsonl", "training.json"]
+    assert not job.folder.with_name(f".{job.folder.name}.unfinished").exists()
+
+
+def test_how_a_training_is_run_is_no_part_of_the_students_name(config: Config) -> None:
+    plain = planned(config).folder.name
+    run = {"checkpoint_every": 3, "gradient_checkpointing": True, "tensorboard": True}
+    assert planned(config, train={**STUDENT["train"], **run}).folder.name == plain
+    assert planned(config, train={**STUDENT["train"], "lora": {}}).folder.name != plain
+    stopped = {**STUDENT["train"], "early_stopping": {"every": 1}}
+    names = {planned(config, train=stopped, evaluate={"max_traces": most}).folder.name for most in (1, 2)}
+    assert len(names | {plain}) == 3
 
 
 def test_the_untrained_student_is_gone_before_the_trained_one_comes(

@@ -18,7 +18,7 @@ from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
 from distill_data.student.forward import batch_logits, label_hidden, plain_head
 from distill_data.student.losses import MixedLoss, mixed_loss
 from distill_data.student.training import TrainJob, train_student
-from distill_data.student_config import FromConfig, Loss, Student, Train
+from distill_data.student_config import Loss, NewStudent, Student, Train
 from tests.unit.student.conftest import label_logits
 
 VOCABULARY, ROWS = 40, 4
@@ -311,7 +311,7 @@ def test_no_tensor_of_all_positions_and_the_vocabulary() -> None:
 def test_the_trainer_trains_either_kind_of_model(
     fields: dict[str, Any], batching: Any, scored: pa.Table, teacher: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
-    model = FromConfig(from_config=SMALL | fields | {"vocab_size": teacher.config.vocab_size})
+    model = NewStudent(from_config=SMALL | fields | {"vocab_size": teacher.config.vocab_size})
     loss = Loss(objective="jsd", kl=2.0, cross_entropy=0.5)
     train = Train(steps=12, batch_size=8, learning_rate=3e-2, batching=batching, loss=loss)
     job = TrainJob(Student(model=model, train=train), scored, tokenizer, tmp_path)

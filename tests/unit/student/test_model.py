@@ -18,7 +18,7 @@ from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
-from distill_data.student_config import FromConfig, Student, Train
+from distill_data.student_config import NewStudent, Student, Train
 from tests.tiny_model import make_tokenizer
 from tests.unit.student.conftest import label_logits
 
@@ -32,7 +32,7 @@ LLAMA = {
 
 
 def from_config(seed: int = 0, **fields: Any) -> Student:
-    return Student(model=FromConfig(from_config=LLAMA | fields), train=Train(seed=seed))
+    return Student(model=NewStudent(from_config=LLAMA | fields), train=Train(seed=seed))
 
 
 def test_architecture_takes_vocabulary_and_special_tokens_from_the_tokenizer(tokenizer: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill_data.errors import ModelError, StudentError
+from distill_data.errors import ConfigError, ModelError, StudentError
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.evaluation import evaluate_student
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.trainer import TrainProgress
 from distill_data.student.training import TrainJob, TrainResult, train_student
-from distill_data.student_config import Evaluate, FromConfig, Loss, Student, Train
+from distill_data.student_config import EarlyStopping, Evaluate, Lora, Loss, NewStudent, Student, Train
 
 HELD_OUT = 8
 
@@ -32,7 +33,7 @@ def student(vocabulary: int, context: int = 64, **train: Any) -> Student:
         "max_position_embeddings": context,
     }
     settings = {"steps": 4, "batch_size": 8, "learning_rate": 1e-3} | train
-    return Student(model=FromConfig(from_config=fields), train=Train(**settings))
+    return Student(model=NewStudent(from_config=fields), train=Train(**settings))
 
 
 def fit(config: Student, labels: pa.Table, tokenizer: Any, output: Path) -> TrainResult:
@@ -196,6 +197,112 @@ def test_length_grouped_batches_hold_traces_of_a_length(
 def test_packing_is_refused_before_training(labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path) -> None:
     fields = {"model_type": "bloom", "vocab_size": vocabulary, "hidden_size": 64, "n_layer": 1, "n_head": 2}
     config = student(vocabulary, batching="packed")
-    bloom = FromConfig(from_config=fields | {"initializer_range": 0.3})
+    bloom = NewStudent(from_config=fields | {"initializer_range": 0.3})
     with pytest.raises(ModelError, match="packed traces see each other"):
         fit(config.model_copy(update={"model": bloom}), labels, tokenizer, tmp_path)
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(step: int, config: Student, labels: pa.Table, tokenizer: Any, output: Path, **job: Any) -> None:
+    def on_step(progress: TrainProgress) -> None:
+        if progress.point.step == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_student(TrainJob(config, labels, tokenizer, output, **job), on_step)
+
+
+@pytest.mark.parametrize("extra", [{}, {"batching": "packed"}, {"lora": Lora(rank=2, dropout=0.5)}])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(
+    extra: dict[str, Any], labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    config = student(vocabulary, steps=8, checkpoint_every=3, gradient_accumulation=2, batch_size=4, **extra)
+    whole = fit(config, labels, tokenizer, tmp_path / "whole")
+    killed_after(5, config, labels, tokenizer, tmp_path / "killed")
+    shutil.copytree(tmp_path / "killed" / "checkpoint-3", tmp_path / "killed" / "checkpoint-6")
+    (tmp_path / "killed" / "checkpoint-6" / "trainer_state.json").write_text('{"epoch": 1.')  # died while writing
+    steps: list[int] = []
+    again = train_student(
+        TrainJob(config, labels, tokenizer, tmp_path / "killed"), lambda now: steps.append(now.point.step)
+    )
+    assert steps == [4, 5, 6, 7, 8]
+    assert again.loss_curve == whole.loss_curve
+    assert again.tokens == whole.tokens
+    both = [load_file(folder / "model.safetensors") for folder in (whole.folder, again.folder)]
+    assert both[0].keys() == both[1].keys() and all(torch.equal(both[0][name], both[1][name]) for name in both[0])
+    assert not list(again.folder.glob("checkpoint-*"))
+
+
+def test_early_stopping_keeps_the_weights_that_were_best(
+    scored: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    rule = EarlyStopping(every=5, patience=2)
+    config = student(vocabulary, steps=200, learning_rate=5e-2, checkpoint_every=7, early_stopping=rule)
+    held_out = scored.slice(0, HELD_OUT)
+    few = scored.slice(HELD_OUT, 8)  # few enough to be learnt by heart
+    result = train_student(TrainJob(config, few, tokenizer, tmp_path / "a", held_out=held_out), lambda now: None)
+    lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    looks = {line["step"]: line["held_out_kl"] for line in lines if "held_out_kl" in line}
+    assert result.steps == max(looks) < 200
+    assert result.best_step == min(looks, key=lambda step: looks[step]) == result.steps - 10
+    measured = evaluate_student(load_saved_student(result.folder), held_out, Evaluate(), max_length=64)
+    assert measured.kl == pytest.approx(looks[result.best_step], rel=1e-5)
+    assert not list(result.folder.glob("best-*"))
+
+    killed_after(result.steps - 1, config, few, tokenizer, tmp_path / "b", held_out=held_out)
+    again = train_student(TrainJob(config, few, tokenizer, tmp_path / "b", held_out=held_out), lambda now: None)
+    assert (again.best_step, again.loss_curve) == (result.best_step, result.loss_curve)
+
+
+def test_early_stopping_needs_something_to_look_at(
+    labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    config = student(vocabulary, early_stopping=EarlyStopping())
+    with pytest.raises(StudentError, match="looks at held-out traces and there are none"):
+        fit(config, labels, tokenizer, tmp_path)
+
+
+def test_adapters_are_all_that_trains_and_are_merged(
+    labels: pa.Table, tokenizer: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    config = Student(model=str(tiny_model), train=Train(steps=3, learning_rate=1e-2, lora=Lora(rank=2, alpha=8)))
+    result = fit(config, labels, tokenizer, tmp_path / "student")
+    start, merged = load_saved_student(tiny_model), load_saved_student(result.folder)
+    moved = {name for name, values in merged.state_dict().items() if not torch.equal(values, start.state_dict()[name])}
+    assert moved and all("_proj." in name for name in moved)
+    adapted: Any = PeftModel.from_pretrained(start, str(result.folder / "adapter"))
+    ids = torch.arange(3, 20)[None]
+    with torch.inference_mode():
+        assert torch.allclose(adapted(ids).logits, merged(ids).logits, atol=1e-4)
+
+
+def test_adapters_for_layers_that_are_not_there_are_refused(
+    labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"student\.train\.lora cannot be put into the student .* target_modules"):
+        fit(student(vocabulary, lora=Lora(target_modules=["nope"])), labels, tokenizer, tmp_path)
+
+
+def test_gradient_checkpointing_changes_memory_and_nothing_else(
+    labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    plain, saving = (
+        fit(student(vocabulary, gradient_checkpointing=on), labels, tokenizer, tmp_path / str(on)).loss_curve
+        for on in (False, True)
+    )
+    assert [point.loss for point in plain] == pytest.approx([point.loss for point in saving], rel=1e-6)
+
+
+def test_metrics_are_in_tensorboards_files_too(
+    labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = fit(student(vocabulary, tensorboard=True), labels, tokenizer, tmp_path)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("kl")] == pytest.approx([point.kl for point in result.loss_curve])

@@ -1,0 +1,46 @@
+"""The model card of a student: README.md in its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from distill_data.corpus.write import public_model_name
+
+if TYPE_CHECKING:
+    from distill_data.student.job import StudentPlan
+
+CARD_NAME = "README.md"
+
+
+def write_student_card(plan: StudentPlan, folder: Path) -> None:
+    """Write README.md into the folder of a student that is trained."""
+    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    card = environment.get_template("card.md.jinja").render(
+        name=plan.folder.name,
+        base=_base(plan),
+        teacher=public_model_name(plan.corpus.manifest.config["teacher"]["model"]),
+        corpus=plan.corpus.reference,
+        digest=plan.corpus.manifest.digest,
+        loss={"objective": plan.student.train.loss.objective} | plan.student.train.loss.model_dump(),
+        training=training,
+    )
+    (folder / CARD_NAME).write_text(card, encoding="utf-8")
+
+
+def _base(plan: StudentPlan) -> Any:
+    """The model that the student was begun with, without a path of this machine; None for random weights."""
+    model = plan.student.model
+    if isinstance(model, str):
+        return public_model_name(model)
+    return public_model_name(plan.config.teacher.model) if model.from_teacher is not None else None
