@@ -16,6 +16,7 @@ Batching = Annotated[
 _UNLESS_NONE = Field(exclude_if=lambda value: value is None)
 Objective = Literal["forward_kl", "renormalised_kl", "reverse_kl", "jsd"]
 Unlabelled = Literal["refuse", "cross_entropy"]
+Thinking = Literal["train", "mask", "drop"]
 
 
 class Layers(Section):
@@ -155,6 +156,10 @@ class Train(Section):
     """Seed of initial weights and data order."""
     loss: Loss = Loss()
     """What is minimised."""
+    thinking: Annotated[Thinking, Field(exclude_if=lambda thinking: thinking == "train")] = "train"
+    """`train`: the student learns to think as the teacher does. `mask`: it reads the teacher's thinking and learns the
+    answer alone. `drop`: the thinking is left out, and the student learns to answer at once. Thinking ends with the
+    first `teacher.reasoning.close_tag`, which has to be one token."""
     lora: Annotated[Lora | None, _UNLESS_NONE] = None
     """Train adapters only. The student's folder holds the merged model, and the adapter alone in `adapter/`."""
     early_stopping: Annotated[EarlyStopping | None, _UNLESS_NONE] = None

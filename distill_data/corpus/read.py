@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -114,20 +114,27 @@ class Corpus:
             with whole_file(self.path / file.path, file) as reader:
                 yield from reader.iter_batches(batch_size=rows)
 
-    def mapped(self, family: str, split: str, folder: Path | None = None) -> pa.Table:
+    def mapped(
+        self,
+        family: str,
+        split: str,
+        folder: Path | None = None,
+        change: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
+    ) -> pa.Table:
         """All rows of a family for tables larger than memory: in a file without a name that is mapped into memory.
 
         Args:
             family: which.
             split: which.
             folder: on whose disk, uncompressed; when left out, that of temporary files (`TMPDIR`).
+            change: what is to become of every batch; its schema stays.
 
         Raises:
             CorpusError: as for `table`, or the folder cannot be written.
         """
         self._checked_files(family, split)  # before anything is written
         schema = SCHEMAS[family]  # older versions do not say that nothing is null
-        batches = (batch.cast(schema) for batch in self.batches(family, split, _MAPPED_BATCH_ROWS))
+        batches = (change(batch.cast(schema)) for batch in self.batches(family, split, _MAPPED_BATCH_ROWS))
         try:
             return mapped_table(schema, batches, folder)
         except OSError as error:

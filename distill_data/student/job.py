@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus
 from distill_data.errors import StudentError
@@ -129,17 +131,35 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
 def _job(plan: StudentPlan, folder: Path) -> TrainJob:
     from distill_data.student.training import TrainJob
 
+    tokenizer = _teacher_tokenizer(plan)
     looks = plan.student.train.early_stopping is not None and plan.has_held_out
-    most = plan.student.evaluate.max_traces
     return TrainJob(
         student=plan.student,
-        labels=plan.corpus.mapped("soft_labels", "train", folder),
-        tokenizer=_teacher_tokenizer(plan),
+        labels=plan.corpus.mapped("soft_labels", "train", folder, _change(plan, tokenizer)),
+        tokenizer=tokenizer,
         output=folder,
         draws=plan.corpus.draws,
-        held_out=plan.corpus.head("soft_labels", "validation", most) if looks else None,
+        held_out=_held_out(plan, tokenizer) if looks else None,
         teacher=_teacher_source(plan),
     )
+
+
+def _held_out(plan: StudentPlan, tokenizer: Any) -> pa.Table:
+    """The held-out rows that a student is measured on."""
+    table = plan.corpus.head("soft_labels", "validation", plan.student.evaluate.max_traces)
+    change = _change(plan, tokenizer)
+    return pa.Table.from_batches([change(batch) for batch in table.to_batches()], table.schema)
+
+
+def _change(plan: StudentPlan, tokenizer: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """What becomes of soft labels before the student sees them."""
+    how = plan.student.train.thinking
+    if how == "train":
+        return lambda batch: batch
+    from distill_data.student.thinking import closing_token, cut_thinking
+
+    closing = closing_token(tokenizer, plan.config.teacher.reasoning.close_tag)
+    return lambda batch: cut_thinking(batch, closing, how)
 
 
 def evaluate(plan: StudentPlan) -> None:
@@ -160,14 +180,15 @@ def evaluate(plan: StudentPlan) -> None:
             f"{plan.corpus.reference} holds nothing out: set validation.fraction above 0 and build again"
         )
     settings, train = plan.student.evaluate, plan.student.train
-    labels = plan.corpus.head("soft_labels", "validation", settings.max_traces)
+    tokenizer = _teacher_tokenizer(plan)
+    labels = _held_out(plan, tokenizer)
     device: Any = "cuda" if torch.cuda.is_available() else "cpu"
 
     def measured_on_held_out(model: Any) -> dict[str, Any]:
         unlabelled, draws = train.loss.unlabelled, plan.corpus.draws
         return asdict(evaluate_student(model.to(device), labels, settings, train.max_length, draws, unlabelled))
 
-    untrained = load_student(plan.student, _teacher_tokenizer(plan), _teacher_source(plan))
+    untrained = load_student(plan.student, tokenizer, _teacher_source(plan))
     before = measured_on_held_out(untrained)
     del untrained
     gc.collect()  # modules hold themselves in cycles, and two big students do not fit

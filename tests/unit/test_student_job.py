@@ -156,6 +156,21 @@ def test_what_a_killed_training_left_is_given_to_the_next_one(config: Config, mo
     assert not job.folder.with_name(f".{job.folder.name}.unfinished").exists()
 
 
+def test_thinking_is_no_part_of_what_is_learnt_where_the_config_says_so(config: Config) -> None:
+    """The replay teacher closes its thoughts with no token; any one that it says will do."""
+    said = corpus(config).table("soft_labels", "train")["completion_token_ids"].to_pylist()
+    close = load_tokenizer(resolve_model(config.teacher.model)).convert_ids_to_tokens(said[0][1])
+    reasoning = config.teacher.reasoning.model_copy(update={"close_tag": close})
+    teacher = config.teacher.model_copy(update={"reasoning": reasoning})
+    tokens = {}
+    for how in ("mask", "drop", "train"):
+        job = planned(config, train={**STUDENT["train"], "thinking": how, "seed": 15, "batch_size": 8})
+        job = StudentPlan(job.config.model_copy(update={"teacher": teacher}), job.student, job.corpus, job.folder)
+        train(job, lambda _: None)
+        tokens[how] = report_student(job, created=True).tokens
+    assert tokens["drop"] < tokens["mask"] == tokens["train"]
+
+
 def test_how_a_training_is_run_is_no_part_of_the_students_name(config: Config) -> None:
     plain = planned(config).folder.name
     run = {"checkpoint_every": 3, "gradient_checkpointing": True, "tensorboard": True}

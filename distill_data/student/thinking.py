@@ -1,0 +1,89 @@
+"""Thinking that a student does not learn: read as if it were prompt (`mask`), or left out (`drop`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from distill_data.errors import StudentError
+
+How = Literal["mask", "drop"]
+
+
+def closing_token(tokenizer: Any, close_tag: str) -> int:
+    """The id of the token that closes a thought.
+
+    Raises:
+        StudentError: it is not one token of this tokenizer, so that no token is where the answer begins.
+    """
+    ids = tokenizer(close_tag, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise StudentError(
+            f"student.train.thinking needs a teacher that closes its thoughts with one token, and "
+            f"teacher.reasoning.close_tag {close_tag!r} is {len(ids)} of its tokens: set thinking: train"
+        )
+    return ids[0]
+
+
+def cut_thinking(batch: pa.RecordBatch, closing: int, how: How) -> pa.RecordBatch:
+    """The traces of a batch without what is up to and including the first `closing` token of their completion.
+
+    Args:
+        batch: SOFT_LABELS_SCHEMA. A trace without that token stays as it is, and one that ends with it keeps its last
+            token.
+        closing: token id.
+        how: `mask` puts the thinking behind the prompt, where it has no soft labels; `drop` leaves it out: what is kept
+            are then distributions of a teacher that had thought.
+    """
+    ids, tokens = _values(batch.column("completion_token_ids"))
+    thought = _thought(ids, tokens, closing)
+    place = np.arange(len(ids)) - np.repeat(tokens[:-1], np.diff(tokens))
+    kept = place >= np.repeat(thought, np.diff(tokens))
+    counts = _values(batch.column("support_counts"))[0]
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    for name in ("completion_token_ids", "sampled_logprobs", "support_counts"):
+        columns[name] = _filtered(columns[name], kept)
+    for name in ("support_ids", "support_logprobs"):
+        columns[name] = _filtered(columns[name], np.repeat(kept, counts))
+    if how == "mask":
+        columns["prompt_token_ids"] = _joined(columns["prompt_token_ids"], ids[~kept], thought)
+    return pa.record_batch(list(columns.values()), schema=batch.schema)
+
+
+def _thought(ids: np.ndarray, offsets: np.ndarray, closing: int) -> np.ndarray:
+    """Tokens up to and including the first `closing` one, but never all: int64 [rows]."""
+    lengths = np.diff(offsets)
+    places = np.flatnonzero(ids == closing)
+    rows, first = np.unique(np.searchsorted(offsets, places, side="right") - 1, return_index=True)
+    thought = np.zeros(len(lengths), np.int64)
+    thought[rows] = places[first] - offsets[rows] + 1
+    return np.minimum(thought, np.maximum(lengths - 1, 0))
+
+
+def _values(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a list column and where each row starts and ends in them, from 0."""
+    offsets = column.offsets.to_numpy()
+    return column.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def _filtered(column: pa.Array, kept: np.ndarray) -> pa.Array:
+    values, offsets = _values(column)
+    running = np.concatenate(([0], np.cumsum(kept)))
+    return _lists(column.type, values[kept], running[offsets])
+
+
+def _joined(column: pa.Array, behind: np.ndarray, lengths: np.ndarray) -> pa.Array:
+    """Every row with `lengths` more values from `behind`, which holds them row after row."""
+    values, offsets = _values(column)
+    own = np.diff(offsets)
+    ends = np.concatenate(([0], np.cumsum(own + lengths)))
+    joined = np.empty(ends[-1], values.dtype)
+    added = np.repeat(np.tile([False, True], len(own)), np.stack([own, lengths], axis=1).ravel())
+    joined[~added], joined[added] = values, behind
+    return _lists(column.type, joined, ends)
+
+
+def _lists(kind: pa.DataType, values: np.ndarray, offsets: np.ndarray) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), type=kind)
