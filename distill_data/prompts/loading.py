@@ -75,7 +75,7 @@ def _read(sources: list[PromptSource], mode: Mode, revisions: dict[str, dict[str
 
 
 def _open(source: PromptSource, mode: Mode) -> tuple[Iterator[Prompt], dict[str, Any]]:
-    """The prompts of a source, with what it says and samples otherwise than the teacher's section, and what was read."""
+    """The prompts of a source, with its own system prompt and sampling where it has them, and what was read."""
     if isinstance(source, ReasoningGymPrompts):
         prompts, revision = open_task(source)
     else:

@@ -6,7 +6,7 @@ from distill_data.config import Config
 from distill_data.prompt_config import DatasetPrompts, ReasoningGymPrompts, Section
 from distill_data.reference import config_reference, with_reference
 from distill_data.section import sections_in
-from distill_data.student_config import NewStudent, Loss, Student
+from distill_data.student_config import Loss, NewStudent, Student
 from tests.docs.conftest import README
 
 
