@@ -258,9 +258,9 @@ def test_training_reads_the_corpus_from_a_mapped_file(config: Config, monkeypatc
     seen: list[Path | None] = []
     mapped = Corpus.mapped
 
-    def watch(self: Corpus, family: str, split: str, folder: Path | None = None) -> Any:
+    def watch(self: Corpus, family: str, split: str, folder: Path | None = None, *change: Any) -> Any:
         seen.append(folder)
-        return mapped(self, family, split, folder)
+        return mapped(self, family, split, folder, *change)
 
     monkeypatch.setattr(Corpus, "mapped", watch)
     job = planned(config, train={**STUDENT["train"], "seed": 14})
