@@ -49,8 +49,10 @@ lint: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Engines, servers and browsers on two busy cores: what failed there is tried once more with the machine to itself.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	|| $(BIN)/pytest -rA --last-failed --last-failed-no-failures none
 
 BENCHMARKS = overhead ceiling first_token memory kills soft_labels losses reading filtering deduplication
 bench: install-dev
