@@ -154,7 +154,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _drawn_labels_have_one_objective(self) -> Config:
         objective = "forward_kl" if self.student is None else self.student.train.loss.objective
-        if objective != "forward_kl" and self.teacher.soft_labels.kind == "sampled":
+        if objective not in ("forward_kl", "text") and self.teacher.soft_labels.kind == "sampled":
             raise ValueError(
                 f"teacher.soft_labels.kind is sampled and student.train.loss.objective {objective}, which drawn tokens "
                 "do not estimate: set objective: forward_kl or kind: support"

@@ -17,7 +17,7 @@ from distill_data.models import load_tokenizer
 from distill_data.prompts import PromptSet
 from distill_data.records import Prompt, table_to_prompts
 from distill_data.screening import prompts_of
-from distill_data.student.job import check_student
+from distill_data.student.check import check_student
 from distill_data.teacher_config import Teacher
 from distill_data.teachers.rendering import RenderedPrompt, render_prompts, render_text
 from distill_data.teachers.vllm_reasoning import parser_splitter
@@ -54,7 +54,12 @@ def examine(settings: Config) -> list[Check]:
         if settings.judges:
             _run(checks, "judge", lambda: check_judges(plan), str)
         if (student := settings.student) is not None:
-            _run(checks, "student", lambda: check_student(student, tokenizer, plan.identity.source), str)
+            _run(
+                checks,
+                "student",
+                lambda: check_student(student, tokenizer, plan.identity.source, settings.teacher),
+                str,
+            )
     _run(checks, "disk", lambda: check_disk(plan), str)
     return checks
 
@@ -72,7 +77,7 @@ def require_ready(plan: BuildPlan) -> None:
         check_reasoning(plan, tokenizer)
     check_judges(plan)
     if plan.config.student is not None:
-        check_student(plan.config.student, tokenizer, plan.identity.source)
+        check_student(plan.config.student, tokenizer, plan.identity.source, plan.config.teacher)
     check_disk(plan)
 
 

@@ -15,6 +15,7 @@ from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
 from distill_data.export import ExportReport
 from distill_data.student.job import StudentReport
+from distill_data.student.result import EvaluationResult
 
 SHOWN = 72  # characters of a text that `corpus show` prints
 
@@ -193,16 +194,30 @@ def student_summary(report: StudentReport) -> str:
         before, after = report.before, report.after
         lines += [
             _line("held out", f"{after.traces:,} traces, {after.tokens:,} tokens, never trained on"),
-            _line("KL", f"{before.kl:.3f} -> {after.kl:.3f} nats per token to the teacher's distribution"),
-            _line("top-1", f"{before.top1_agreement:.1%} -> {after.top1_agreement:.1%} agreement with the teacher"),
-            _line(
-                "entropy",
-                f"cross-entropy {before.cross_entropy:.3f} -> {after.cross_entropy:.3f} nats per token "
-                f"(the teacher itself: {after.teacher_cross_entropy:.3f})",
-            ),
+            *_against_teacher(before, after),
+            _line("entropy", _cross_entropies(before, after)),
         ]
     lines.append(_line("folder", report.path))
     return "\n".join(lines)
+
+
+def _against_teacher(before: EvaluationResult, after: EvaluationResult) -> list[str]:
+    """How far from the teacher's distributions; nothing of a student that learns from text alone."""
+    if before.uld is not None and after.uld is not None:
+        told = f"{before.uld:.3f} -> {after.uld:.3f} between sorted probabilities, a mean over the student's tokens"
+        return [_line("ULD", told)]
+    if before.kl is None or after.kl is None:
+        return []
+    return [
+        _line("KL", f"{before.kl:.3f} -> {after.kl:.3f} nats per token to the teacher's distribution"),
+        _line("top-1", f"{before.top1_agreement:.1%} -> {after.top1_agreement:.1%} agreement with the teacher"),
+    ]
+
+
+def _cross_entropies(before: EvaluationResult, after: EvaluationResult) -> str:
+    teachers = after.teacher_cross_entropy
+    beside = " of its own" if teachers is None else f" (the teacher itself: {teachers:.3f})"
+    return f"cross-entropy {before.cross_entropy:.3f} -> {after.cross_entropy:.3f} nats per token{beside}"
 
 
 def run_summary(report: RunReport) -> str:

@@ -14,7 +14,7 @@ Batching = Annotated[
     Literal["padded", "length_grouped", "packed"], Field(exclude_if=lambda batching: batching == "padded")
 ]
 _UNLESS_NONE = Field(exclude_if=lambda value: value is None)
-Objective = Literal["forward_kl", "renormalised_kl", "reverse_kl", "jsd"]
+Objective = Literal["forward_kl", "renormalised_kl", "reverse_kl", "jsd", "uld", "text"]
 Unlabelled = Literal["refuse", "cross_entropy"]
 Thinking = Literal["train", "mask", "drop"]
 
@@ -58,7 +58,10 @@ class Loss(Section):
     """How far the student is from the teacher. `forward_kl`: KL(teacher || student) on the support, with the tail as
     one bucket on both sides. `renormalised_kl`: both normalised over the support, the tail forgotten. `reverse_kl`:
     KL(student || teacher) with the bucket. `jsd`: the generalised Jensen-Shannon divergence between the two, with the
-    bucket. Of sampled soft labels only `forward_kl`, over the whole vocabulary: they estimate it without bias."""
+    bucket. Of sampled soft labels only `forward_kl`, over the whole vocabulary: they estimate it without bias. For a
+    student with another tokenizer than its teacher: `uld`, the distance between both sides' sorted probabilities where
+    their tokens start at the same character (Boizard et al., 2024), or `text`: no distribution, only cross-entropy on
+    what the teacher said (Kim and Rush, 2016), which also is the baseline of a student with the teacher's tokenizer."""
     temperature: Annotated[float, Field(gt=0.0, exclude_if=lambda temperature: temperature == 1.0)] = 1.0
     """Divides the log-probabilities of both sides, and its square multiplies the result. Only of `renormalised_kl`: a
     tail of which only the mass is known cannot be tempered."""
@@ -68,9 +71,26 @@ class Loss(Section):
     """What a completion token without soft labels is to the student. `refuse`: a reason not to train; the trace is
     named. `cross_entropy`: a hard label, its objective is -log q(token). Only of `forward_kl`."""
     kl: Annotated[float, Field(ge=0.0)] = 1.0
-    """Weight of the objective."""
+    """Weight of the objective; of `text` 0."""
     cross_entropy: Annotated[float, Field(ge=0.0)] = 0.1
-    """Weight of the cross-entropy on the token that the teacher sampled."""
+    """Weight of the cross-entropy on the token that the teacher sampled, or on the student's tokens of its text; of
+    `text` 1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_cross_entropy_alone(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("objective") != "text":
+            return values
+        return {"kl": 0.0, "cross_entropy": 1.0} | values
+
+    @model_validator(mode="after")
+    def _text_has_no_distribution(self) -> Loss:
+        if self.objective == "text" and self.kl:
+            raise ValueError(
+                f"objective is text, which looks at no distribution, and kl {self.kl:g}: leave kl out, or set "
+                "objective: forward_kl"
+            )
+        return self
 
     @model_validator(mode="after")
     def _some_weight(self) -> Loss:
@@ -195,13 +215,23 @@ class Student(Section):
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     tokenizer: str = "teacher"
-    """`teacher`, or the hub id or folder of a tokenizer; distributions need the teacher's own vocabulary."""
+    """`teacher`, or the hub id or folder of the student's own. With another vocabulary than the teacher's only
+    `train.loss.objective` `uld` and `text` apply: its distributions are over other ids."""
     trust_remote_code: bool = False
     """Run code that ships with the model. Only for models that you have read."""
     train: Train = Train()
     """How it is trained."""
     evaluate: Evaluate = Evaluate()
     """How it is measured."""
+
+    @model_validator(mode="after")
+    def _the_teachers_layers_have_its_tokenizer(self) -> Student:
+        if self.tokenizer != "teacher" and isinstance(self.model, NewStudent) and self.model.from_teacher is not None:
+            raise ValueError(
+                f"tokenizer is {self.tokenizer} and model: from_teacher:, whose embeddings are those of the teacher's "
+                "tokens: set tokenizer: teacher"
+            )
+        return self
 
     @model_validator(mode="after")
     def _is_made_one_way(self) -> Student:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from distill_data.errors import StudentError
 from distill_data.records import SOFT_LABEL_FIELDS
-from distill_data.student_config import Unlabelled
+from distill_data.student.label_kind import OnUnlabelled
 
 Row = dict[str, np.ndarray]
 """One trace: prompt_token_ids int32 [P], completion_token_ids int32 [T], sampled_logprobs float32 [T],
@@ -58,7 +58,7 @@ class Block:
             is `refuse`; it is named.
     """
 
-    def __init__(self, batch: pa.RecordBatch, unlabelled: Unlabelled = "refuse"):
+    def __init__(self, batch: pa.RecordBatch, unlabelled: OnUnlabelled = "refuse"):
         self._columns = {name: _column(batch.column(name)) for name in COLUMNS}
         _refuse(
             batch, _misfits(self._columns), "soft labels that do not fit its tokens",
@@ -70,7 +70,8 @@ class Block:
                     batch, _without_labels(self._columns) > 0, "tokens without soft labels",
                     "leave it out, or set student.train.loss.unlabelled: cross_entropy",
                 )  # fmt: skip
-            self._columns = _with_hard_labels(self._columns)
+            if unlabelled == "cross_entropy":
+                self._columns = _with_hard_labels(self._columns)
         # Columns of equal lengths share their offsets; a memoryview gives one of them faster than an array.
         self._offsets = {name: self._columns[name].offsets.data for name in {*_ALIKE.values()}}
         self._values = [(name, like, self._columns[name].values) for name, like in _ALIKE.items()]

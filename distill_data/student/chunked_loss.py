@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from distill_data.student.divergences import MASKED, divergence, view
-from distill_data.student.losses import MixedLoss, entries, precise
+from distill_data.student.losses import MixedLoss, chosen_entries, entries, precise
 from distill_data.student_config import Loss
 
 ROWS = 512  # positions per chunk: with fewer, adding up the head's gradient costs more than computing it
@@ -106,8 +106,9 @@ class _Job:
 
         By a logit outside the support that is d total / d log_rest x its share of the rest.
         """
-        real, targets = labels.support_logprobs > -torch.inf, labels.target_ids[:, None]
-        ids = entries(labels.support_ids, real)
+        targets = labels.target_ids[:, None]
+        chosen, real = chosen_entries(self.weights.objective, logits, labels.support_ids, labels.support_logprobs)
+        ids = entries(chosen, real)
         support, target = logits.gather(1, ids), logits.gather(1, targets)[:, 0]
         top = logits.scatter_(1, ids, MASKED).amax(1, keepdim=True)
         mass = logits.sub_(top).exp_().sum(1)

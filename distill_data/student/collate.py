@@ -119,4 +119,7 @@ def _mass(logprobs: Tensor, counts: np.ndarray) -> Tensor:
     """Probability of every position's support: float32 [N]. Padding would be half of the work."""
     if len(logprobs) == len(counts) * int(counts.max()):
         return logprobs.view(len(counts), -1).exp().sum(1)
-    return torch.from_numpy(np.add.reduceat(logprobs.exp().numpy(), support_offsets(counts)[:-1]))
+    labelled = counts > 0  # reduceat has no sum of nothing
+    mass = np.zeros(len(counts), np.float32)
+    mass[labelled] = np.add.reduceat(logprobs.exp().numpy(), support_offsets(counts[labelled])[:-1])
+    return torch.from_numpy(mass)

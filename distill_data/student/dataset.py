@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from distill_data.errors import StudentError
 from distill_data.student.blocks import COLUMNS, Block, Row
-from distill_data.student_config import Unlabelled
+from distill_data.student.label_kind import OnUnlabelled
 
 
 class SoftLabelDataset(Dataset[Row]):
@@ -19,13 +19,13 @@ class SoftLabelDataset(Dataset[Row]):
 
     Traces longer than `max_length` (prompt and completion tokens) are left out and counted in `too_long`, never cut.
     `lengths` are those of the rest, int64 [traces], `longest` is the greatest of them, and `max_token_id` the largest
-    id in the table. `unlabelled` is student.train.loss.unlabelled.
+    id in the table. `unlabelled` is that of a `LabelKind`.
 
     Raises:
         StudentError: no trace is left, or one is refused as `blocks.Block` says.
     """
 
-    def __init__(self, table: pa.Table, max_length: int, unlabelled: Unlabelled = "refuse"):
+    def __init__(self, table: pa.Table, max_length: int, unlabelled: OnUnlabelled = "refuse"):
         batches = [batch for batch in table.select(["trace_id", *COLUMNS]).to_batches() if batch.num_rows]
         self._blocks = [Block(batch, unlabelled) for batch in batches]
         if not self._blocks:

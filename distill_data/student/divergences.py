@@ -40,7 +40,8 @@ def view(support: Tensor, log_rest: Tensor, real: Tensor, vocabulary: int) -> St
 def divergence(loss: Loss, student: StudentView, support_logprobs: Tensor, draws: int | None = None) -> Tensor:
     """The divergence that `loss.objective` names; support_logprobs [N, K] is -inf where there is no entry.
 
-    With `draws` the support is what that many draws met, and the divergence the only one that they estimate.
+    With `draws` the support is what that many draws met, and the divergence the only one that they estimate. `text`
+    has none: to be looked at, it is given the forward KL.
     """
     if draws is not None:
         return drawn_kl(student, support_logprobs, draws)
@@ -50,6 +51,8 @@ def divergence(loss: Loss, student: StudentView, support_logprobs: Tensor, draws
         return reverse_kl(student, support_logprobs)
     if loss.objective == "jsd":
         return generalised_jsd(student, support_logprobs, loss.beta)
+    if loss.objective == "uld":
+        return sorted_distance(student, support_logprobs)
     return forward_kl(student, support_logprobs)
 
 
@@ -87,6 +90,20 @@ def renormalised_kl(student: StudentView, support_logprobs: Tensor, temperature:
     log_p = (teacher / temperature).masked_fill(~real, MASKED).log_softmax(1)
     log_q = (student.support / temperature).masked_fill(~real, MASKED).log_softmax(1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def sorted_distance(student: StudentView, support_logprobs: Tensor) -> Tensor:
+    """Sum of |p - q| over ranks, both sides sorted, and over what is left of both: universal logit distillation.
+
+    Boizard et al., 2024, "Towards Cross-Tokenizer Distillation". `student.support` holds its likeliest tokens in
+    descending order. With the teacher's tail as one bucket this is a lower bound of the sum over all ranks. 0 where
+    the teacher says nothing (a row of -inf).
+    """
+    real = support_logprobs > -torch.inf
+    p, tail = teacher_mass(support_logprobs.to(student.support.dtype))
+    q = (student.support - student.log_total[:, None]).masked_fill(~real, MASKED).exp()
+    rest = (student.log_rest - student.log_total).exp()
+    return ((p - q).abs().sum(1) + (tail - rest).abs()).masked_fill(~real.any(1), 0.0)
 
 
 def drawn_kl(student: StudentView, support_logprobs: Tensor, draws: int) -> Tensor:

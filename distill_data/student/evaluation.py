@@ -16,10 +16,19 @@ from distill_data.student.chunked_loss import ROWS
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.dataset import SoftLabelDataset
 from distill_data.student.forward import logit_chunks, plain_head, quiet_transformers
-from distill_data.student.losses import cross_entropy, drawn_kl, tail_bucket_kl, teacher_entropy
+from distill_data.student.label_kind import TEACHERS_OWN, LabelKind
+from distill_data.student.losses import (
+    cross_entropy,
+    drawn_kl,
+    tail_bucket_kl,
+    teacher_entropy,
+    universal_logit_distance,
+)
 from distill_data.student.result import EvaluationResult
 from distill_data.student.vocabulary import check_vocabulary, vocabulary_size
-from distill_data.student_config import Evaluate, Unlabelled
+from distill_data.student_config import Evaluate
+
+LABEL_TENSORS = ("target_ids", "sampled_logprobs", "support_ids", "support_logprobs")
 
 
 def evaluate_student(
@@ -27,22 +36,21 @@ def evaluate_student(
     labels: pa.Table,
     evaluate: Evaluate,
     max_length: int,
-    draws: int | None = None,
-    unlabelled: Unlabelled = "refuse",
+    kind: LabelKind = TEACHERS_OWN,
 ) -> EvaluationResult:
     """Evaluate a student, trained or not, on the first `evaluate.max_traces` rows of a SOFT_LABELS_SCHEMA
     table.
 
-    With `draws`, those of sampled soft labels, KL and entropy are estimates of those over the whole vocabulary. With
-    `unlabelled: cross_entropy` a token without soft labels counts as one of which the teacher is sure. Runs on the
-    device where the model is, and leaves the model as it found it.
+    Of sampled soft labels, KL and entropy are estimates of those over the whole vocabulary. Where a token without soft
+    labels is a hard one, it counts as one of which the teacher is sure. Runs on the device where the model is, and
+    leaves the model as it found it.
 
     Raises:
         StudentError: there is no held-out trace, none fits max_length, or ids do not fit the student.
     """
     if labels.num_rows == 0:
         raise StudentError("the corpus has no held-out traces: set validation.fraction above 0 and build again")
-    dataset = SoftLabelDataset(labels.slice(0, evaluate.max_traces), max_length, unlabelled)
+    dataset = SoftLabelDataset(labels.slice(0, evaluate.max_traces), max_length, kind.unlabelled)
     check_vocabulary(vocabulary_size(model), 0, dataset.max_token_id)
     # pyright cannot see that a map-style dataset needs no dataset of tensors.
     loader: Any = DataLoader(dataset, evaluate.batch_size, collate_fn=SoftLabelCollator())
@@ -51,38 +59,42 @@ def evaluate_student(
     with torch.inference_mode(), quiet_transformers():
         head = plain_head(model)
         on_device = ({name: values.to(model.device) for name, values in batch.items()} for batch in loader)
-        totals = [_batch_totals(model, head, batch, draws) for batch in on_device]
+        totals = [_batch_totals(model, head, batch, kind) for batch in on_device]
     model.train(training)
-    tokens, *sums = torch.stack(totals).sum(0).tolist()
-    kl, student_ce, teacher_ce, entropy, agreements = (total / tokens for total in sums)
+    sums = {name: sum(batch[name] for batch in totals) for name in totals[0]}
+    tokens = sums.pop("tokens")
+    means = {name: total / tokens for name, total in sums.items()}
     return EvaluationResult(
         traces=len(dataset),
         too_long=dataset.too_long,
         tokens=int(tokens),
-        kl=kl,
-        cross_entropy=student_ce,
-        perplexity=math.exp(min(student_ce, 700.0)),  # e^710 is no float any more
-        teacher_cross_entropy=teacher_ce,
-        teacher_entropy=entropy,
-        top1_agreement=agreements,
+        perplexity=math.exp(min(means["cross_entropy"], 700.0)),  # e^710 is no float any more
+        **means,
     )
 
 
-def _batch_totals(model: PreTrainedModel, head: Any, batch: dict[str, Tensor], draws: int | None) -> Tensor:
-    """Sums over one batch: tokens, KL, both cross-entropies, entropy, agreements; float64 [6]."""
-    sums = torch.zeros(6, dtype=torch.float64)
+def _batch_totals(model: PreTrainedModel, head: Any, batch: dict[str, Tensor], kind: LabelKind) -> dict[str, float]:
+    """Sums over one batch: its tokens and what `_per_token` gives."""
+    sums: dict[str, float] = {"tokens": len(batch["target_ids"])}
     for part, logits in logit_chunks(model, head, batch, ROWS):
-        support_ids, support_logprobs = batch["support_ids"][part], batch["support_logprobs"][part]
-        support = (logits, support_ids, support_logprobs)
-        per_token = torch.stack(
-            [
-                torch.ones_like(batch["sampled_logprobs"][part]),
-                tail_bucket_kl(*support) if draws is None else drawn_kl(*support, draws),
-                cross_entropy(logits, batch["target_ids"][part]),
-                -batch["sampled_logprobs"][part],
-                teacher_entropy(support_logprobs, draws),
-                (logits.argmax(1) == support_ids[:, 0]).float(),
-            ]
-        )
-        sums += per_token.double().sum(1).cpu()
+        chunk = {name: values[part] for name, values in batch.items() if name in LABEL_TENSORS}
+        for name, values in _per_token(logits, chunk, kind).items():
+            sums[name] = sums.get(name, 0.0) + float(values.double().sum())
     return sums
+
+
+def _per_token(logits: Tensor, labels: dict[str, Tensor], kind: LabelKind) -> dict[str, Tensor]:
+    """What EvaluationResult holds the means of: [N] each, for logits [N, V]."""
+    support_ids, support_logprobs = labels["support_ids"], labels["support_logprobs"]
+    found = {"cross_entropy": cross_entropy(logits, labels["target_ids"])}
+    if kind.compares == "ranks":
+        found["uld"] = universal_logit_distance(logits, support_logprobs)
+    if kind.compares != "ids":
+        return found
+    support = (logits, support_ids, support_logprobs)
+    return found | {
+        "kl": tail_bucket_kl(*support) if kind.draws is None else drawn_kl(*support, kind.draws),
+        "teacher_cross_entropy": -labels["sampled_logprobs"],
+        "teacher_entropy": teacher_entropy(support_logprobs, kind.draws),
+        "top1_agreement": (logits.argmax(1) == support_ids[:, 0]).float(),
+    }

@@ -50,10 +50,10 @@ class HeldOutLooks(TrainerCallback):
     def _look(self, step: int, model: Any, control: TrainerControl) -> None:
         found = self._measure(model)
         earlier = [line[_VALUE] for line in self._metrics.of(_VALUE)]
-        self._metrics.add(step, held_out_kl=found.kl, held_out_cross_entropy=found.cross_entropy)
-        if found.kl < min(earlier, default=float("inf")):
+        self._metrics.add(step, held_out_kl=found.distance, held_out_cross_entropy=found.cross_entropy)
+        if found.distance < min(earlier, default=float("inf")):
             _save(model, self._file(step))
-        elif looks_without_gain([*earlier, found.kl]) >= self._rule.patience:
+        elif looks_without_gain([*earlier, found.distance]) >= self._rule.patience:
             control.should_training_stop = True
 
     def restore_best(self, model: Any) -> int | None:

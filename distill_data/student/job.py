@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus
 from distill_data.errors import StudentError
 from distill_data.identity import digest
-from distill_data.models import ModelSource, load_tokenizer, model_fingerprint, resolve_model, tokenizer_fingerprint
+from distill_data.models import model_fingerprint, resolve_model, tokenizer_fingerprint
 from distill_data.parquet import place
+from distill_data.student.labels import StudentLabels, teacher_source
 from distill_data.student.result import EvaluationResult
 from distill_data.student.staging import make_once
 from distill_data.student_config import EXECUTION, Student
@@ -92,7 +91,7 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
     student = settings.student
     if student is None:
         raise StudentError("the config has no student: section: add one")
-    if corpus.draws is not None and (objective := student.train.loss.objective) != "forward_kl":
+    if corpus.draws is not None and (objective := student.train.loss.objective) not in ("forward_kl", "text"):
         raise StudentError(
             f"{corpus.reference} has sampled soft labels, which do not estimate {objective}: set "
             "student.train.loss.objective: forward_kl"
@@ -101,6 +100,8 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
     if student.train.early_stopping is not None:  # which looks at as many traces as `evaluate` says
         unlike = {"train": EXECUTION}
     ingredients = student.model_dump(exclude=unlike) | {"corpus": corpus.manifest.digest}
+    if (own := _own_tokenizer(student, corpus.manifest.tokenizer["sha256"])) is not None:
+        ingredients["tokenizer"] = tokenizer_fingerprint(own)
     if isinstance(student.model, str):
         ingredients["model"] = model_fingerprint(resolve_model(student.model, student.revision))
     name = f"{corpus.name}-v{corpus.version}-{digest(ingredients)[:8]}"
@@ -131,35 +132,21 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
 def _job(plan: StudentPlan, folder: Path) -> TrainJob:
     from distill_data.student.training import TrainJob
 
-    tokenizer = _teacher_tokenizer(plan)
+    labels = _labels(plan)
     looks = plan.student.train.early_stopping is not None and plan.has_held_out
     return TrainJob(
         student=plan.student,
-        labels=plan.corpus.mapped("soft_labels", "train", folder, _change(plan, tokenizer)),
-        tokenizer=tokenizer,
+        labels=labels.train(folder),
+        tokenizer=labels.tokenizer,
         output=folder,
-        draws=plan.corpus.draws,
-        held_out=_held_out(plan, tokenizer) if looks else None,
-        teacher=_teacher_source(plan),
+        kind=labels.kind,
+        held_out=labels.held_out(plan.student.evaluate.max_traces) if looks else None,
+        teacher=teacher_source(plan.config.teacher),
     )
 
 
-def _held_out(plan: StudentPlan, tokenizer: Any) -> pa.Table:
-    """The held-out rows that a student is measured on."""
-    table = plan.corpus.head("soft_labels", "validation", plan.student.evaluate.max_traces)
-    change = _change(plan, tokenizer)
-    return pa.Table.from_batches([change(batch) for batch in table.to_batches()], table.schema)
-
-
-def _change(plan: StudentPlan, tokenizer: Any) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """What becomes of soft labels before the student sees them."""
-    how = plan.student.train.thinking
-    if how == "train":
-        return lambda batch: batch
-    from distill_data.student.thinking import closing_token, cut_thinking
-
-    closing = closing_token(tokenizer, plan.config.teacher.reasoning.close_tag)
-    return lambda batch: cut_thinking(batch, closing, how)
+def _labels(plan: StudentPlan) -> StudentLabels:
+    return StudentLabels(plan.corpus, plan.student, plan.config.teacher)
 
 
 def evaluate(plan: StudentPlan) -> None:
@@ -179,16 +166,15 @@ def evaluate(plan: StudentPlan) -> None:
         raise StudentError(
             f"{plan.corpus.reference} holds nothing out: set validation.fraction above 0 and build again"
         )
-    settings, train = plan.student.evaluate, plan.student.train
-    tokenizer = _teacher_tokenizer(plan)
-    labels = _held_out(plan, tokenizer)
+    settings, shown = plan.student.evaluate, _labels(plan)
+    table = shown.held_out(settings.max_traces)
     device: Any = "cuda" if torch.cuda.is_available() else "cpu"
 
     def measured_on_held_out(model: Any) -> dict[str, Any]:
-        unlabelled, draws = train.loss.unlabelled, plan.corpus.draws
-        return asdict(evaluate_student(model.to(device), labels, settings, train.max_length, draws, unlabelled))
+        max_length = plan.student.train.max_length
+        return asdict(evaluate_student(model.to(device), table, settings, max_length, shown.kind))
 
-    untrained = load_student(plan.student, tokenizer, _teacher_source(plan))
+    untrained = load_student(plan.student, shown.tokenizer, teacher_source(plan.config.teacher))
     before = measured_on_held_out(untrained)
     del untrained
     gc.collect()  # modules hold themselves in cycles, and two big students do not fit
@@ -219,51 +205,10 @@ def report_student(plan: StudentPlan, created: bool) -> StudentReport:
     )
 
 
-def check_student(student: Student, tokenizer: Any, teacher: ModelSource | None = None) -> str:
-    """The student's model is there and has room for the teacher's vocabulary.
+def _own_tokenizer(student: Student, teacher_tokenizer_sha256: str) -> Any | None:
+    """The tokenizer of a student that has another one than the teacher."""
+    if student.tokenizer == "teacher":
+        return None  # without PyTorch
+    from distill_data.student.vocabulary import own_tokenizer
 
-    An architecture is built to see; of a hub id or a folder, and of a teacher whose layers it takes, only the config
-    is read.
-
-    Raises:
-        ConfigError, ModelError, StudentError: what does not fit.
-    """
-    from distill_data.student.model import load_student, saved_vocabulary_size
-    from distill_data.student.teacher_layers import teacher_depth
-    from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
-
-    check_tokenizer(student, tokenizer_fingerprint(tokenizer))
-    if isinstance(student.model, str):
-        size = saved_vocabulary_size(student, tokenizer)
-        check_vocabulary(size, len(tokenizer), -1)
-        return f"{student.model}, vocabulary of {size:,} for {len(tokenizer):,} tokens"
-    if student.model.from_teacher is not None and teacher is not None:
-        layers = student.model.from_teacher.layers
-        depth = teacher_depth(teacher, layers, trust_remote_code=student.trust_remote_code)
-        return f"{len(layers)} of the teacher's {depth} layers"
-    model = load_student(student, tokenizer)
-    check_vocabulary(vocabulary_size(model), len(tokenizer), -1)
-    return (
-        f"{model.num_parameters():,} parameters, vocabulary of {vocabulary_size(model):,} for {len(tokenizer):,} tokens"
-    )
-
-
-def _teacher_source(plan: StudentPlan) -> ModelSource:
-    return resolve_model(plan.config.teacher.model, plan.config.teacher.revision)
-
-
-def _teacher_tokenizer(plan: StudentPlan) -> Any:
-    """The tokenizer that the corpus' ids belong to, checked against the corpus.
-
-    Raises:
-        StudentError: the config's teacher has another tokenizer than the corpus was made with.
-    """
-    teacher = plan.config.teacher
-    tokenizer = load_tokenizer(_teacher_source(plan), trust_remote_code=teacher.trust_remote_code)
-    expected = plan.corpus.manifest.tokenizer["sha256"]
-    if tokenizer_fingerprint(tokenizer) != expected:
-        raise StudentError(
-            f"{plan.corpus.reference} was made with another tokenizer than that of {teacher.model}: set "
-            "teacher.model to the corpus' teacher, or build a corpus with this one"
-        )
-    return tokenizer
+    return own_tokenizer(student, teacher_tokenizer_sha256)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from distill_data.student import divergences
 from distill_data.student.divergences import MASKED, StudentView, divergence, drawn_weights, teacher_mass, view
-from distill_data.student_config import Loss
+from distill_data.student_config import Loss, Objective
 
 
 class MixedLoss(NamedTuple):
@@ -95,6 +95,16 @@ def drawn_kl(logits: Tensor, support_ids: Tensor, support_logprobs: Tensor, draw
     return divergences.drawn_kl(_student(logits, support_ids, real), support_logprobs, draws)
 
 
+def universal_logit_distance(logits: Tensor, support_logprobs: Tensor) -> Tensor:
+    """Distance [N] between sorted probabilities, for students with other tokens: `divergences.sorted_distance`.
+
+    logits [N, V]; support_logprobs float [N, K], K <= V, likeliest first, -inf where there is no entry; a row without
+    entries gives 0. The teacher's ids say nothing here.
+    """
+    ids, real = ranked_entries(logits, support_logprobs)
+    return divergences.sorted_distance(_student(logits, ids, real), support_logprobs)
+
+
 def cross_entropy(logits: Tensor, target_ids: Tensor) -> Tensor:
     """-log p(target) per position: logits [N, V], target_ids int64 [N]; returns [N], nats."""
     return functional.cross_entropy(precise(logits), target_ids, reduction="none")
@@ -115,7 +125,7 @@ def mixed_loss(
     batches of the step, so that every token weighs the same whichever batch it is in. `draws` are those of
     sampled soft labels. target_ids is int64 [N]; other shapes as in `tail_bucket_kl`.
     """
-    student = _student(logits, support_ids, support_logprobs > -torch.inf)
+    student = _student(logits, *chosen_entries(weights.objective, logits, support_ids, support_logprobs))
     divisor = len(target_ids) if tokens is None else tokens
     kl = divergence(weights, student, support_logprobs, draws).sum() / divisor
     target_logits = precise(logits.gather(1, target_ids[:, None])[:, 0])
@@ -138,6 +148,25 @@ def teacher_entropy(support_logprobs: Tensor, draws: int | None = None) -> Tenso
 def entries(support_ids: Tensor, real: Tensor) -> Tensor:
     """The ids with those of absent entries replaced by column 0's: padding must not touch token 0."""
     return torch.where(real, support_ids, support_ids[:, :1])
+
+
+def ranked_entries(logits: Tensor, support_logprobs: Tensor) -> tuple[Tensor, Tensor]:
+    """The student's likeliest tokens as the support, rank by rank: ids int64 [N, K] and which are there, bool [N, K].
+
+    The likeliest one always is: a row needs one entry to be a distribution, also where the teacher says nothing.
+    """
+    real = support_logprobs > -torch.inf
+    real[:, 0] = True
+    return logits.topk(support_logprobs.shape[1], dim=1).indices, real
+
+
+def chosen_entries(
+    objective: Objective, logits: Tensor, support_ids: Tensor, support_logprobs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The tokens [N, K] that an objective looks at, and which of them are there: the teacher's, but for `uld`."""
+    if objective == "uld":
+        return ranked_entries(logits, support_logprobs)
+    return support_ids, support_logprobs > -torch.inf
 
 
 def precise(values: Tensor) -> Tensor:

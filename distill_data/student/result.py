@@ -14,14 +14,25 @@ class EvaluationResult:
     them, which a student matches but hardly beats. `top1_agreement` is the share of positions where the same
     token is likeliest to both. `teacher_entropy` is that of the bucketed distribution: a lower bound.
     `too_long` traces were left out because of max_length.
+
+    Of a student with other tokens than its teacher's, tokens are its own and what compares ids is None; `uld` is the
+    distance between sorted probabilities, a mean over all its tokens, 0 where the teacher says nothing. One that
+    learns from the text alone has neither.
     """
 
     traces: int
     too_long: int
     tokens: int
-    kl: float
     cross_entropy: float
     perplexity: float
-    teacher_cross_entropy: float
-    teacher_entropy: float
-    top1_agreement: float
+    kl: float | None = None
+    teacher_cross_entropy: float | None = None
+    teacher_entropy: float | None = None
+    top1_agreement: float | None = None
+    uld: float | None = None
+
+    @property
+    def distance(self) -> float:
+        """What training makes small: the KL, where ids differ `uld`, and without distributions the cross-entropy."""
+        found = self.uld if self.kl is None else self.kl
+        return self.cross_entropy if found is None else found

@@ -22,6 +22,7 @@ from distill_data.student.dataset import SoftLabelDataset
 from distill_data.student.evaluation import evaluate_student
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.held_out import HeldOutLooks
+from distill_data.student.label_kind import TEACHERS_OWN, LabelKind
 from distill_data.student.lora import add_adapters, save_adapter
 from distill_data.student.metrics import Metrics
 from distill_data.student.model import check_packing, load_student
@@ -33,9 +34,9 @@ from distill_data.student_config import Student
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What to train on what: `labels` is a table of SOFT_LABELS_SCHEMA, `tokenizer` the teacher's own.
+    """What to train on what: `labels` is a table of SOFT_LABELS_SCHEMA in the tokens of `tokenizer`.
 
-    `draws` are those of sampled soft labels; `held_out` is what early stopping looks at, and `teacher` whose layers a
+    `kind` is how they are to be read; `held_out` is what early stopping looks at, and `teacher` whose layers a
     student of layers takes.
     """
 
@@ -43,7 +44,7 @@ class TrainJob:
     labels: pa.Table
     tokenizer: Any
     output: Path
-    draws: int | None = None
+    kind: LabelKind = TEACHERS_OWN
     held_out: pa.Table | None = None
     teacher: ModelSource | None = None
 
@@ -83,7 +84,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
             finite, or no memory left.
     """
     train = job.student.train
-    dataset = SoftLabelDataset(job.labels, train.max_length, train.loss.unlabelled)
+    dataset = SoftLabelDataset(job.labels, train.max_length, job.kind.unlabelled)
     model = load_student(job.student, job.tokenizer, job.teacher)
     check_vocabulary(vocabulary_size(model), len(job.tokenizer), dataset.max_token_id)
     _check_context(model, dataset.longest)
@@ -138,7 +139,7 @@ def _trainer(job: TrainJob, dataset: SoftLabelDataset, model: PreTrainedModel, r
         if train.batching == "packed"
         else SoftLabelCollator(job.tokenizer.pad_token_id or 0),
         weights=train.loss,
-        draws=job.draws,
+        draws=job.kind.draws,
         recorder=recorder,
     )
     trainer.remove_callback(PrinterCallback)
@@ -157,8 +158,7 @@ def _looks(job: TrainJob, metrics: Metrics) -> HeldOutLooks | None:
         )
 
     def measure(model: Any) -> EvaluationResult:
-        settings = job.student.evaluate
-        return evaluate_student(model, held_out, settings, train.max_length, job.draws, train.loss.unlabelled)
+        return evaluate_student(model, held_out, job.student.evaluate, train.max_length, job.kind)
 
     return HeldOutLooks(train.early_stopping, measure, metrics, job.output)
 

@@ -13,34 +13,43 @@ from distill_data.student.forward import quiet_transformers
 from distill_data.student_config import Student
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+ACROSS_TOKENIZERS = ("uld", "text")
 # Forks of one vocabulary rename a few special tokens; another vocabulary differs nearly everywhere.
 _SAME_VOCABULARY = 0.99
 
 
-def check_tokenizer(student: Student, teacher_tokenizer_sha256: str) -> None:
-    """Refuse a student tokenizer that is not the teacher's: distributions over other ids mean nothing.
+def own_tokenizer(student: Student, teacher_tokenizer_sha256: str) -> Any | None:
+    """The student's own tokenizer, None where it is the teacher's; only some objectives apply to another one.
 
     Raises:
         ModelError: the tokenizer cannot be loaded.
-        StudentError: its fingerprint (`models.tokenizer_fingerprint`) is not the corpus' one.
+        StudentError: its fingerprint (`models.tokenizer_fingerprint`) is not the teacher's, and the objective needs the
+            teacher's ids.
     """
     if student.tokenizer == "teacher":
-        return
+        return None
+    tokenizer = _load_tokenizer(student)
+    own, objective = tokenizer_fingerprint(tokenizer), student.train.loss.objective
+    if own == teacher_tokenizer_sha256:
+        return None
+    if objective not in ACROSS_TOKENIZERS:
+        raise StudentError(
+            f"student.tokenizer {student.tokenizer!r} ({own[:12]}) is not the tokenizer of the teacher "
+            f"({teacher_tokenizer_sha256[:12]}), and {objective} compares distributions over the same ids: set "
+            "student.tokenizer: teacher, or student.train.loss.objective: uld (sorted probabilities) or text"
+        )
+    return tokenizer
+
+
+def _load_tokenizer(student: Student) -> Any:
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(student.tokenizer, trust_remote_code=student.trust_remote_code)
+            return AutoTokenizer.from_pretrained(student.tokenizer, trust_remote_code=student.trust_remote_code)
     except Exception as error:
         raise ModelError(
             f"student.tokenizer {student.tokenizer!r} cannot be loaded ({_one_line(error)}): "
             "give a folder or hub id with a tokenizer, or `teacher`"
         ) from error
-    own = tokenizer_fingerprint(tokenizer)
-    if own != teacher_tokenizer_sha256:
-        raise StudentError(
-            f"student.tokenizer {student.tokenizer!r} ({own[:12]}) is not the tokenizer of the corpus "
-            f"({teacher_tokenizer_sha256[:12]}), and soft labels need the teacher's vocabulary: "
-            "set student.tokenizer: teacher"
-        )
 
 
 def check_vocabulary(student_vocab_size: int, tokenizer_length: int, max_label_id: int) -> None:

@@ -10,15 +10,20 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 from distill_data.build import assemble_version, generate_missing
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import ModelError, StudentError
 from distill_data.models import load_tokenizer, resolve_model
-from distill_data.student.job import StudentPlan, check_student, evaluate, plan_student, report_student, train
+from distill_data.report import student_summary
+from distill_data.student.check import check_student
+from distill_data.student.job import StudentPlan, evaluate, plan_student, report_student, train
 from distill_data.student_config import Student, Train
+from distill_data.teacher_config import Teacher
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
+from tests.unit.student.other_tokenizers import make_metaspace_tokenizer
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
@@ -213,18 +218,19 @@ def test_a_model_is_checked_by_its_config_alone(
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", build)
-    tokenizer = load_tokenizer(resolve_model(str(tiny_model)))
+    source = resolve_model(str(tiny_model))
+    tokenizer, teacher = load_tokenizer(source), Teacher(model=str(tiny_model))
     stored = json.loads((tiny_model / "config.json").read_text())
     expected = f"vocabulary of {stored['vocab_size']} for {len(tokenizer)} tokens"
-    assert check_student(Student(model=str(tiny_model)), tokenizer).endswith(expected)
+    assert check_student(Student(model=str(tiny_model)), tokenizer, source, teacher).endswith(expected)
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)
     (copy / "config.json").write_text(json.dumps(stored | {"vocab_size": 9}))
     with pytest.raises(StudentError, match="the student has 9 token ids"):
-        check_student(Student(model=str(copy)), tokenizer)
+        check_student(Student(model=str(copy)), tokenizer, source, teacher)
     (copy / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ModelError, match="is a t5, no causal language model"):
-        check_student(Student(model=str(copy)), tokenizer)
+        check_student(Student(model=str(copy)), tokenizer, source, teacher)
 
 
 def test_nothing_held_out_is_nothing_to_measure(config: Config) -> None:
@@ -267,3 +273,36 @@ def test_training_reads_the_corpus_from_a_mapped_file(config: Config, monkeypatc
     train(job, lambda _: None)
     (folder,) = seen
     assert folder is not None and folder.parent == job.folder.parent  # on the disk that students are on
+
+
+@pytest.mark.parametrize("objective", ["uld", "text"])
+def test_a_student_with_a_tokenizer_of_its_own_learns(config: Config, tmp_path: Path, objective: str) -> None:
+    make_metaspace_tokenizer().save_pretrained(tmp_path / "own")
+    train_section = STUDENT["train"] | {"steps": 60, "learning_rate": 5e-3, "loss": {"objective": objective}}
+    changes: dict[str, Any] = {"tokenizer": str(tmp_path / "own"), "train": train_section}
+    job = planned(config, **changes)
+    steps: list[float] = []
+    train(job, lambda progress: steps.append(progress.point.loss))
+    evaluate(job)
+    report = report_student(job, created=True)
+    assert report.before is not None and report.after is not None
+    assert report.after.cross_entropy < 0.8 * report.before.cross_entropy
+    assert report.after.kl is None and report.after.top1_agreement is None
+    if objective == "uld":
+        assert report.before.uld is not None and report.after.uld is not None
+        assert report.after.uld < report.before.uld
+    else:
+        assert report.after.uld is None
+    assert len(AutoTokenizer.from_pretrained(job.folder)) == len(make_metaspace_tokenizer())
+    assert job.folder != planned(config, train=train_section).folder
+    assert "of its own" in student_summary(report)
+
+
+def test_another_tokenizer_gives_another_name_though_its_folder_is_called_the_same(
+    config: Config, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"tokenizer": str(tmp_path), "train": STUDENT["train"] | {"loss": {"objective": "text"}}}
+    make_metaspace_tokenizer().save_pretrained(tmp_path)
+    first = planned(config, **changes).folder
+    make_metaspace_tokenizer(320).save_pretrained(tmp_path)
+    assert planned(config, **changes).folder != first

@@ -45,6 +45,8 @@ OBJECTIVES = [
     Loss(objective="renormalised_kl", temperature=2.0),
     Loss(objective="reverse_kl", kl=0.5, cross_entropy=0.0),
     Loss(objective="jsd", beta=0.3),
+    Loss(objective="uld"),
+    Loss(objective="text"),
 ]
 every_objective = pytest.mark.parametrize("weights", OBJECTIVES, ids=lambda weights: weights.objective)
 
@@ -103,6 +105,18 @@ def test_drawn_labels_are_passed_on() -> None:
         whole = mixed_loss(label_logits(model, batch), *labels, Loss(), 30, draws=5)
         expected = gradients_of(model, whole.total)
         parts = chunked(model, batch, labels, Loss(), draws=5)
+        torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradients_of(model, parts.total), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_positions_without_labels_are_passed_over_by_sorted_probabilities() -> None:
+    weights = Loss(objective="uld")
+    for fields in (next(iter(PLAIN.values())), next(iter(TRANSFORMED.values()))):
+        model, (batch, labels) = make_model(fields), make_batch()
+        labels.support_logprobs[[0, 5, 16]] = -torch.inf
+        whole = mixed_loss(label_logits(model, batch), *labels, weights, 30)
+        expected = gradients_of(model, whole.total)
+        parts = chunked(model, batch, labels, weights)
         torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(gradients_of(model, parts.total), expected, rtol=1e-4, atol=1e-6)
 

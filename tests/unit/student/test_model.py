@@ -17,7 +17,7 @@ from distill_data.models import tokenizer_fingerprint
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.model import load_saved_student, load_student
-from distill_data.student.vocabulary import check_tokenizer, check_vocabulary, vocabulary_size
+from distill_data.student.vocabulary import check_vocabulary, own_tokenizer, vocabulary_size
 from distill_data.student_config import NewStudent, Student, Train
 from tests.tiny_model import make_tokenizer
 from tests.unit.student.conftest import label_logits
@@ -117,15 +117,24 @@ def test_model_with_another_vocabulary_is_refused(tiny_model: Path) -> None:
         load_student(Student(model=str(tiny_model)), Shifted())
 
 
-def test_tokenizer_must_be_the_corpus_one(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_another_tokenizer_needs_an_objective_that_compares_no_ids(
+    tiny_model: Path, tokenizer: Any, tmp_path: Path
+) -> None:
     ours = tokenizer_fingerprint(tokenizer)
-    check_tokenizer(Student(model="a/b", tokenizer="teacher"), "anything")
-    check_tokenizer(Student(model="a/b", tokenizer=str(tiny_model)), ours)
+    assert own_tokenizer(Student(model="a/b", tokenizer="teacher"), "anything") is None
+    assert own_tokenizer(Student(model="a/b", tokenizer=str(tiny_model)), ours) is None
     make_tokenizer(vocab_size=300).save_pretrained(tmp_path / "other")
-    with pytest.raises(StudentError, match="soft labels need the teacher's vocabulary"):
-        check_tokenizer(Student(model="a/b", tokenizer=str(tmp_path / "other")), ours)
+    other = Student(model="a/b", tokenizer=str(tmp_path / "other"))
+    with pytest.raises(
+        StudentError, match=r"forward_kl compares .*same ids: set .*uld \(sorted probabilities\) or text"
+    ):
+        own_tokenizer(other, ours)
+    for objective in ("uld", "text"):
+        train = Train.model_validate({"loss": {"objective": objective}})
+        found = own_tokenizer(other.model_copy(update={"train": train}), ours)
+        assert found is not None and len(found) == 300
     with pytest.raises(ModelError, match="cannot be loaded"):
-        check_tokenizer(Student(model="a/b", tokenizer=str(tmp_path)), ours)
+        own_tokenizer(Student(model="a/b", tokenizer=str(tmp_path)), ours)
 
 
 def test_vocabulary_must_hold_tokenizer_and_labels() -> None:

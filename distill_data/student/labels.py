@@ -1,0 +1,128 @@
+"""What a student is shown: a version's rows, without thinking that it does not learn, in tokens that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from distill_data.corpus.read import Corpus
+from distill_data.errors import StudentError
+from distill_data.mapped import mapped_table
+from distill_data.models import ModelSource, load_tokenizer, resolve_model, tokenizer_fingerprint
+from distill_data.records import SOFT_LABELS_SCHEMA
+from distill_data.student.label_kind import LabelKind
+from distill_data.student_config import Student
+from distill_data.teacher_config import Teacher
+
+if TYPE_CHECKING:
+    from distill_data.student.own_tokens import Tokenizers
+
+_BATCH_ROWS = 1024
+_TEXT_COLUMNS = ["messages", "finish_reason"]
+
+
+class StudentLabels:
+    """The rows of a corpus version as one student learns them.
+
+    `tokenizer` is the one that the student is saved with: the teacher's, or its own.
+
+    Raises:
+        ModelError: a tokenizer cannot be loaded.
+        StudentError: the corpus was made with another tokenizer than that of the config's teacher, or the student
+            cannot learn from it.
+    """
+
+    def __init__(self, corpus: Corpus, student: Student, teacher: Teacher):
+        self._corpus, self._train = corpus, student.train
+        teachers = corpus_tokenizer(corpus, teacher)
+        self._own = _own_tokenizers(student, teachers, teacher)
+        self.tokenizer: Any = teachers if self._own is None else self._own.own
+        self._learnt = _thinking_cut(student, teachers, teacher)
+
+    @property
+    def kind(self) -> LabelKind:
+        """How the soft labels are to be read."""
+        loss = self._train.loss
+        if self._own is None:
+            return LabelKind(self._corpus.draws, loss.unlabelled)
+        if loss.objective == "text":
+            return LabelKind(None, "cross_entropy", "nothing")
+        return LabelKind(None, "pass", "ranks")
+
+    def train(self, folder: Path) -> pa.Table:
+        """All training rows, of SOFT_LABELS_SCHEMA, in a nameless file of `folder` that is mapped into memory.
+
+        Raises:
+            CorpusError: a file cannot be read or laid out.
+        """
+        if self._own is None:
+            return self._corpus.mapped("soft_labels", "train", folder, self._learnt)
+        traces = self._corpus.mapped("traces", "train", folder)
+        batches = self._corpus.batches("soft_labels", "train", _BATCH_ROWS)
+        return mapped_table(SOFT_LABELS_SCHEMA, self._in_own_tokens(traces, batches), folder)
+
+    def held_out(self, rows: int) -> pa.Table:
+        """The first held-out rows, at most `rows`.
+
+        Raises:
+            CorpusError: a file cannot be read.
+        """
+        table = self._corpus.head("soft_labels", "validation", rows)
+        if self._own is None:
+            return pa.Table.from_batches([self._learnt(batch) for batch in table.to_batches()], table.schema)
+        traces = self._corpus.head("traces", "validation", rows)
+        return pa.Table.from_batches(self._in_own_tokens(traces, table.to_batches()), SOFT_LABELS_SCHEMA)
+
+    def _in_own_tokens(self, traces: pa.Table, batches: Any) -> Iterator[pa.RecordBatch]:
+        from distill_data.student.own_tokens import in_own_tokens
+
+        done, own = 0, self._own
+        assert own is not None
+        for batch in batches:
+            texts = traces.slice(done, len(batch)).select(_TEXT_COLUMNS)
+            aligned = self._train.loss.objective == "uld"
+            yield in_own_tokens(texts, batch, self._learnt(batch), own, aligned=aligned)
+            done += len(batch)
+
+
+def teacher_source(teacher: Teacher) -> ModelSource:
+    """Where the teacher's model points."""
+    return resolve_model(teacher.model, teacher.revision)
+
+
+def corpus_tokenizer(corpus: Corpus, teacher: Teacher) -> Any:
+    """The tokenizer that the corpus' ids belong to, checked against the corpus.
+
+    Raises:
+        StudentError: the config's teacher has another tokenizer than the corpus was made with.
+    """
+    tokenizer = load_tokenizer(teacher_source(teacher), trust_remote_code=teacher.trust_remote_code)
+    if tokenizer_fingerprint(tokenizer) != corpus.manifest.tokenizer["sha256"]:
+        raise StudentError(
+            f"{corpus.reference} was made with another tokenizer than that of {teacher.model}: set "
+            "teacher.model to the corpus' teacher, or build a corpus with this one"
+        )
+    return tokenizer
+
+
+def _own_tokenizers(student: Student, teachers: Any, teacher: Teacher) -> Tokenizers | None:
+    """Both tokenizers, where the student's is another one than the teacher's."""
+    from distill_data.student.own_tokens import Tokenizers
+    from distill_data.student.vocabulary import own_tokenizer
+
+    own = own_tokenizer(student, tokenizer_fingerprint(teachers))
+    return None if own is None else Tokenizers(own, teachers, teacher)
+
+
+def _thinking_cut(student: Student, tokenizer: Any, teacher: Teacher) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """What becomes of soft labels because of `thinking`."""
+    how = student.train.thinking
+    if how == "train":
+        return lambda batch: batch
+    from distill_data.student.thinking import closing_token, cut_thinking
+
+    closing = closing_token(tokenizer, teacher.reasoning.close_tag)
+    return lambda batch: cut_thinking(batch, closing, how)
