@@ -81,7 +81,7 @@ def _said(finish: str, row: pa.RecordBatch, both: Tokenizers, aligned: bool) -> 
     if aligned:
         end = [len(text)] if ended else []
         starts = np.concatenate([token_starts(both.own, own, text), np.array(end, np.int64)])
-        theirs = np.concatenate([token_starts(both.teachers, said, text), np.array(end, np.int64)])
+        theirs = np.concatenate([token_starts(both.teachers, said.tolist(), text), np.array(end, np.int64)])
         positions = same_starts(starts, theirs)
     return {
         "completion_token_ids": np.array(completion, np.int32),
