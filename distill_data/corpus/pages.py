@@ -42,7 +42,7 @@ class ChunkPlace:
 
 def is_plain_data_page(file: int, place: ChunkPlace) -> bool:
     """Whether a chunk begins with a data page of version 1 that `read_pages` knows."""
-    header, _ = _header(os.pread(file, _HEADER_BYTES, place.start), 0)
+    header, _ = page_header(os.pread(file, _HEADER_BYTES, place.start), 0)
     return header.get(_TYPE) == _DATA_PAGE and _encodings(header) == (_BYTE_STREAM_SPLIT, _RLE, _RLE)
 
 
@@ -59,7 +59,7 @@ def read_pages(file: int, place: ChunkPlace) -> Iterator[Page]:
     """
     codec, at, levels = pa.Codec("zstd"), place.start, 0
     while levels < place.levels:
-        header, length = _header(os.pread(file, _HEADER_BYTES, at), 0)
+        header, length = page_header(os.pread(file, _HEADER_BYTES, at), 0)
         if header[_TYPE] != _DATA_PAGE or _encodings(header) != (_BYTE_STREAM_SPLIT, _RLE, _RLE):
             raise ValueError(f"the page at byte {at:,} is of an unexpected kind")
         at += length
@@ -81,7 +81,7 @@ def _encodings(header: dict[int, Any]) -> tuple[Any, ...]:
     return data.get(_ENCODING), data.get(_DEFINITION), data.get(_REPETITION)
 
 
-def _header(data: bytes, at: int) -> tuple[dict[int, Any], int]:
+def page_header(data: bytes, at: int) -> tuple[dict[int, Any], int]:
     """A Thrift struct by field number, and where it ends: numbers, flags and structs; other kinds are only passed."""
     fields: dict[int, Any] = {}
     number = 0
@@ -100,7 +100,7 @@ def _header(data: bytes, at: int) -> tuple[dict[int, Any], int]:
             length, at = _varint(data, at)
             at += length
         elif kind == 12:
-            fields[number], at = _header(data, at)
+            fields[number], at = page_header(data, at)
         else:
             raise ValueError("a page header has an unexpected form")
     return fields, at + 1

@@ -31,6 +31,7 @@ from tests.benchmarks import (
     reading,
     report,
     soft_labels,
+    tried_layouts,
 )
 from tests.benchmarks.stopwatch import Stopwatch
 from tests.benchmarks.workload import long_tailed_lengths
@@ -97,6 +98,27 @@ def test_soft_labels(tmp_path: Path, tiny_model: Path) -> None:
     for one, other in [("compact", "balanced"), ("balanced", "faithful")]:
         assert found[one]["plain"]["bytes_per_token"]["all"] < found[other]["plain"]["bytes_per_token"]["all"]
         assert found[one]["plain"]["gradient_error"] > found[other]["plain"]["gradient_error"]
+
+
+def test_tried_layouts(tmp_path: Path, tiny_model: Path) -> None:
+    write_completions(tmp_path / "cache", tiny_model, 240)
+    where = ["--cache", str(tmp_path / "cache"), "--model", str(tiny_model), "--out", str(tmp_path)]
+    tried_layouts.main([*where, "--tokens", "240", "--times", "2"])
+    found = published(tmp_path, "tried_layouts")["layouts"]
+    assert found.keys() == {layout.name for layout in tried_layouts.LAYOUTS}
+    for of in found.values():
+        assert of["bytes_per_token"] > 0 and 0 <= of.get("new_front", 0) <= 1
+
+
+def test_a_version_with_a_trace_more_is_that(tmp_path: Path, tiny_model: Path) -> None:
+    write_completions(tmp_path / "cache", tiny_model, 240)
+    everything = distributions.measured(tmp_path / "cache", 240, str(tiny_model))
+    labels = formats.likeliest(everything, "plain", SoftLabelSelection(preset="balanced")).labels
+    whole = formats.flat_file(everything.traces, labels).drop_columns("trace_id")
+    fewer = formats.flat_file(*tried_layouts.without_last(everything.traces, labels)).drop_columns("trace_id")
+    assert fewer.equals(whole.slice(0, 11))
+    moved = formats.flat_file(*tried_layouts.later(everything.traces, labels, 4)).drop_columns("trace_id")
+    assert moved.equals(whole.take([0, 1, 2, 3, 11, *range(4, 11)]))
 
 
 def test_gradient_errors_are_those_of_the_loss() -> None:
