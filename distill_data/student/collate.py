@@ -10,7 +10,6 @@ target_ids int64 [N], sampled_logprobs float32 [N], support_ids int64 [N, K] pad
 from __future__ import annotations
 
 import math
-import threading
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor
 from distill_data.student.blocks import Row
 
 Batch = dict[str, Tensor]
-_ROOM = threading.local()
 _FILL = {"support_ids": 0, "target_ids": 0, "support_logprobs": -torch.inf, "tail_logprobs": -torch.inf}
 
 
@@ -115,21 +113,13 @@ def _supports(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor]:
     shape = len(counts), int(counts.max(initial=1))
     if len(logprobs) == math.prod(shape):  # every position keeps K tokens
         padded = logprobs.view(shape)
-        return torch.from_numpy(_flat(rows, "support_ids", np.int64)).view(shape), padded, _exp(padded).sum(1)
+        return torch.from_numpy(_flat(rows, "support_ids", np.int64)).view(shape), padded, padded.exp().sum(1)
     from distill_data.compiled import pad_rows
 
     out = np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(len(counts), np.float32)
-    pad_rows(counts, _flat(rows, "support_ids"), logprobs.numpy(), _exp(logprobs).numpy(), out)
+    pad_rows(counts, _flat(rows, "support_ids"), logprobs.numpy(), logprobs.exp().numpy(), out)
     padded_ids, padded, mass = map(torch.from_numpy, out)
     return padded_ids, padded, mass
-
-
-def _exp(values: Tensor) -> Tensor:
-    """Exponentials of float32, in memory that the thread's next call uses again: fresh pages would cost more."""
-    room = getattr(_ROOM, "floats", None)
-    if room is None or room.size < values.numel():
-        room = _ROOM.floats = np.empty(values.numel(), np.float32)
-    return torch.exp(values, out=torch.from_numpy(room[: values.numel()]).view(values.shape))
 
 
 def _flat(rows: list[Row], name: str, kind: type[np.generic] | None = None) -> np.ndarray:
