@@ -111,8 +111,8 @@ class Corpus:
             CorpusError: as for `table`.
         """
         for file in self._checked_files(family, split):
-            with whole_file(self.path / file.path, file) as reader:
-                yield from reader.iter_batches(batch_size=rows)
+            for group in row_groups(self.path / file.path, file):
+                yield from group.batches(None, rows)
 
     def mapped(
         self,

@@ -20,15 +20,6 @@ support_counts uint8 [T], support_ids int32 [S] and support_logprobs float16 [S]
 
 COLUMNS = [name for name, _ in SOFT_LABEL_FIELDS]
 _ID_COLUMNS = ("prompt_token_ids", "completion_token_ids", "support_ids")
-_ALIKE = {
-    "prompt_token_ids": "prompt_token_ids",
-    "completion_token_ids": "completion_token_ids",
-    "sampled_logprobs": "completion_token_ids",
-    "support_counts": "completion_token_ids",
-    "support_ids": "support_ids",
-    "support_logprobs": "support_ids",
-}
-"""Columns, and the one that each has as many values as in every trace."""
 _NOT_FINITE = 0x7C00  # float16 bits without the sign, and above: infinities and NaN
 
 
@@ -72,14 +63,22 @@ class Block:
                 )  # fmt: skip
             if unlabelled == "cross_entropy":
                 self._columns = _with_hard_labels(self._columns)
-        # Columns of equal lengths share their offsets; a memoryview gives one of them faster than an array.
-        self._offsets = {name: self._columns[name].offsets.data for name in {*_ALIKE.values()}}
-        self._values = [(name, like, self._columns[name].values) for name, like in _ALIKE.items()]
+        # A memoryview gives one of its numbers faster than an array.
+        self._offsets = [self._columns[name].offsets.data for name in _ID_COLUMNS]
+        self._values = [self._columns[name].values for name in COLUMNS]
 
     def row(self, index: int) -> Row:
         """One trace, as views."""
-        spans = {name: slice(offsets[index], offsets[index + 1]) for name, offsets in self._offsets.items()}
-        return {name: values[spans[like]] for name, like, values in self._values}
+        prompt, completion, support = [slice(offsets[index], offsets[index + 1]) for offsets in self._offsets]
+        prompt_ids, completion_ids, sampled, counts, ids, logprobs = self._values
+        return {
+            "prompt_token_ids": prompt_ids[prompt],
+            "completion_token_ids": completion_ids[completion],
+            "sampled_logprobs": sampled[completion],
+            "support_counts": counts[completion],
+            "support_ids": ids[support],
+            "support_logprobs": logprobs[support],
+        }
 
     @property
     def lengths(self) -> np.ndarray:

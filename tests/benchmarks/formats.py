@@ -18,10 +18,10 @@ from distill_data.records import SOFT_LABELS_SCHEMA, SoftLabels
 from distill_data.soft_labels import round_logprobs, select_drawn, select_support, support_offsets
 from distill_data.teacher_config import SoftLabelSelection
 from distill_data.teachers.vllm_draws import systematic_draws
+from tests.benchmarks import distillkit
 from tests.benchmarks.distributions import Distributions, Measured
 
 SHARPER = {"plain": 1.0, "sharp": 2.0}  # what logits are multiplied by
-DISTILLKIT_KEPT, DISTILLKIT_EXACT, DISTILLKIT_POWERS = 128, 16, [0, 1, 2, 3, 4, 0.5]
 _ROWS = 256
 
 
@@ -29,22 +29,24 @@ _ROWS = 256
 class Kept:
     """Soft labels, with ranks in place of ids where `ranked`, and how the loss takes them.
 
-    `draws` are those that they come from, if they do; with `forgets_tail` the loss knows no bucket for the tail.
+    `draws` are those that they come from, if they do; a `renormalised` support sums to one and leaves no tail; `stored`
+    is what DistillKit's file holds of them.
     """
 
     labels: SoftLabels
     draws: int | None = None
     ranked: SoftLabels | None = None
-    forgets_tail: bool = False
+    renormalised: bool = False
+    stored: distillkit.Stored | None = None
 
 
 @dataclass(frozen=True)
 class Format:
-    """`keep` takes everything and `plain` or `sharp`; `file` says in how many bytes a table of the labels fits."""
+    """`keep` takes everything and `plain` or `sharp`; `file` says in how many bytes the labels fit."""
 
     name: str
     keep: Callable[[Measured, str], Kept]
-    file: Callable[[pa.Table, SoftLabels], dict[str, int]]
+    file: Callable[[pa.Table, Kept], dict[str, int]]
 
 
 def likeliest(found: Measured, kind: str, selection: SoftLabelSelection) -> Kept:
@@ -88,24 +90,20 @@ def drawn_independently(found: Measured, kind: str, draws: int) -> Kept:
     return Kept(_joined(pieces))
 
 
-def distillkit(found: Measured, kind: str, forgets_tail: bool) -> Kept:
-    """What DistillKit's README recommends: the 128 likeliest tokens, the first 16 log-probabilities in bfloat16, of the
-    others a least-squares fit of their ranks' powers (its `logprob_compressor`, coefficients in float32).
-    """
+def captured_by_distillkit(found: Measured, kind: str, capture: distillkit.Capture, renormalised: bool) -> Kept:
+    """What DistillKit reads back of its capture; its loss renormalises that, or takes the tail as one bucket."""
     seen: Distributions = getattr(found, kind)
-    first = torch.from_numpy(seen.log_p[:, :DISTILLKIT_EXACT]).bfloat16().float().numpy()
-    fitted = seen.log_p[:, DISTILLKIT_EXACT:DISTILLKIT_KEPT].astype(np.float64)
-    terms = np.stack([np.arange(fitted.shape[1], dtype=np.float64) ** power for power in DISTILLKIT_POWERS], axis=1)
-    terms /= np.abs(terms).max(axis=0)
-    fit = np.linalg.lstsq(terms, fitted.T, rcond=None)[0].astype(np.float32)
-    rows = len(seen.log_p)
+    stored, values = distillkit.captured(capture, seen.log_p, seen.top_ids, found.heads.shape[1])
+    if renormalised:
+        values = torch.log_softmax(torch.from_numpy(values), 1).numpy()
+    rows, kept = values.shape
     ranked = SoftLabels(
         sampled_logprobs=seen.sampled,
-        support_counts=np.full(rows, DISTILLKIT_KEPT, np.uint8),
-        support_ids=np.tile(np.arange(DISTILLKIT_KEPT, dtype=np.int32), rows),
-        support_logprobs=np.concatenate([first, (terms @ fit).T.astype(np.float32)], axis=1).reshape(-1),
+        support_counts=np.full(rows, kept, np.uint8),
+        support_ids=np.tile(np.arange(kept, dtype=np.int32), rows),
+        support_logprobs=values.reshape(-1),
     )
-    return replace(_with_ids(ranked, seen), forgets_tail=forgets_tail)
+    return replace(_with_ids(ranked, seen), renormalised=renormalised, stored=stored)
 
 
 def flat_file(traces: pa.Table, labels: SoftLabels) -> pa.Table:
@@ -125,14 +123,15 @@ def flat_file(traces: pa.Table, labels: SoftLabels) -> pa.Table:
     return pa.table(columns, schema=SOFT_LABELS_SCHEMA)
 
 
-def published_bytes(traces: pa.Table, labels: SoftLabels) -> dict[str, int]:
+def published_bytes(traces: pa.Table, kept: Kept) -> dict[str, int]:
     """Of a corpus' own file."""
-    table = flat_file(traces, labels)
+    table = flat_file(traces, kept.labels)
     return bytes_by_column(table, write_options(table.schema))
 
 
-def nested_bytes(traces: pa.Table, labels: SoftLabels) -> dict[str, int]:
+def nested_bytes(traces: pa.Table, kept: Kept) -> dict[str, int]:
     """Of lists of lists, per position ids as int32 and log-probabilities as float32, as pyarrow writes them."""
+    labels = kept.labels
     flat = flat_file(traces, labels)
     inner, outer = support_offsets(labels.support_counts), traces["completion_token_ids"].combine_chunks().offsets
     values = {"support_ids": labels.support_ids, "support_logprobs": labels.support_logprobs.astype(np.float32)}
@@ -142,12 +141,10 @@ def nested_bytes(traces: pa.Table, labels: SoftLabels) -> dict[str, int]:
     return bytes_by_column(flat.drop_columns(["support_counts"]), {})
 
 
-def distillkit_bytes(traces: pa.Table, labels: SoftLabels) -> dict[str, int]:
-    """As if nothing of it could be compressed: packed ids of 16 bits (49,152 tokens), values and coefficients."""
-    tokens = len(labels.support_counts)
-    ids, values = 2 * DISTILLKIT_KEPT * tokens, (2 * DISTILLKIT_EXACT + 4 * len(DISTILLKIT_POWERS)) * tokens
-    other = sum(4 * len(traces[name].combine_chunks().values) for name in traces.column_names)
-    return {"all": ids + values + other, "support_ids": ids, "support_logprobs": values}
+def distillkit_bytes(traces: pa.Table, kept: Kept) -> dict[str, int]:
+    """Of the files that DistillKit writes."""
+    assert kept.stored is not None
+    return distillkit.file_bytes(traces, kept.stored)
 
 
 def bytes_by_column(table: pa.Table, options: dict[str, Any]) -> dict[str, int]:
@@ -200,6 +197,13 @@ FORMATS = [
         partial(likeliest, selection=_TOP_32.model_copy(update={"rounding": "float16"})),
         nested_bytes,
     ),
-    Format("DistillKit, our loss", partial(distillkit, forgets_tail=False), distillkit_bytes),
-    Format("DistillKit, its own loss", partial(distillkit, forgets_tail=True), distillkit_bytes),
+    *(
+        Format(
+            f"DistillKit {name}, {loss}",
+            partial(captured_by_distillkit, capture=capture, renormalised=loss == "zero"),
+            distillkit_bytes,
+        )
+        for name, capture in {"recommended": distillkit.RECOMMENDED, "budget": distillkit.BUDGET}.items()
+        for loss in ("zero", "symmetric_uniform")
+    ),
 ]

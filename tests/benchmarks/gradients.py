@@ -2,8 +2,8 @@
 
 With support S, teacher p, its labels r with tail t = max(0, 1 - sum r), student q with Q outside S, the loss of
 `distill_data.student.losses.tail_bucket_kl` has the gradient M q - r in S and (M - t / Q) q outside, M = sum r + t;
-that of KL(p || q) is q - p. A loss that forgets the tail has t = 0. Drawn tokens have weights w, `drawn_weights`, and
-the gradient sum(w) q - w.
+that of KL(p || q) is q - p. A renormalised support sums to 1 and has t = 0. Drawn tokens have weights w,
+`drawn_weights`, and the gradient sum(w) q - w.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from tests.benchmarks.distributions import Distributions, Measured
 from tests.benchmarks.formats import Kept
 
 
-def logit_errors(seen: Distributions, ranked: SoftLabels, forgets_tail: bool = False) -> dict[str, float]:
+def logit_errors(seen: Distributions, ranked: SoftLabels, renormalised: bool = False) -> dict[str, float]:
     """Relative error of the logits' gradient, over all positions and as the mean of each one's; bias of the loss.
 
     Args:
         seen: the distributions.
         ranked: their soft labels, with ranks in place of token ids.
-        forgets_tail: whether the loss knows no tail.
+        renormalised: whether the support sums to one, so that the loss knows no tail.
     """
     p, q = np.exp(seen.log_p.astype(np.float64)), np.exp(seen.log_q.astype(np.float64))
     rows = np.repeat(np.arange(len(p)), ranked.support_counts)
     kept, labels = np.zeros(p.shape, bool), np.zeros(p.shape)
     kept[rows, ranked.support_ids] = True
     labels[rows, ranked.support_ids] = np.exp(ranked.support_logprobs.astype(np.float64))
-    tail = np.zeros(len(p)) if forgets_tail else np.maximum(1.0 - labels.sum(axis=1), 0.0)
+    tail = np.zeros(len(p)) if renormalised else np.maximum(1.0 - labels.sum(axis=1), 0.0)
     mass = labels.sum(axis=1) + tail
     _, rest_q, rest_pp, rest_pq, rest_qq = (seen.beyond + _sums(p, q, ~kept)).T
     scale = tail / rest_q - (mass - 1.0)
@@ -98,7 +98,7 @@ def _logit_gradient(q: Tensor, keep: Kept, chosen: np.ndarray) -> Tensor:
     kept = torch.zeros_like(q)
     logprobs = torch.from_numpy(labels.support_logprobs[flat].astype(np.float32))
     kept[rows, ids] = logprobs.exp() if keep.draws is None else drawn_weights(logprobs, keep.draws)
-    if keep.draws is not None or keep.forgets_tail:
+    if keep.draws is not None or keep.renormalised:
         return kept.sum(1, keepdim=True) * q - kept
     inside = torch.zeros(q.shape, dtype=torch.bool)
     inside[rows, ids] = True

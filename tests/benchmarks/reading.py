@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader
 
-from distill_data.corpus.data_file import row_groups, whole_file
+from distill_data.corpus.data_file import row_groups
 from distill_data.corpus.manifest import FileFacts
 from distill_data.corpus.write import file_facts, parquet_writer
 from distill_data.mapped import mapped_table
@@ -136,8 +136,10 @@ def read_again(data: Data) -> dict[str, float]:
 
 
 def _mapped(data: Data, watch: Stopwatch) -> pa.Table:
-    with whole_file(data.path, data.facts) as file, watch.of("write"):
-        return mapped_table(SOFT_LABELS_SCHEMA, _decoded(file.iter_batches(batch_size=1024), watch))
+    groups = row_groups(data.path, data.facts)
+    batches = (batch for group in groups for batch in group.batches(None, 1024))
+    with watch.of("write"):
+        return mapped_table(SOFT_LABELS_SCHEMA, _decoded(batches, watch))
 
 
 def _decoded(batches: Iterable[pa.RecordBatch], watch: Stopwatch) -> Iterable[pa.RecordBatch]:

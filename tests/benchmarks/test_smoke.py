@@ -18,6 +18,7 @@ from distill_data.teacher_config import SoftLabelSelection
 from tests.benchmarks import (
     ceiling,
     deduplication,
+    distillkit,
     distributions,
     filtering,
     first_token,
@@ -30,6 +31,7 @@ from tests.benchmarks import (
     reading,
     report,
     soft_labels,
+    tried_layouts,
 )
 from tests.benchmarks.stopwatch import Stopwatch
 from tests.benchmarks.workload import long_tailed_lengths
@@ -91,11 +93,32 @@ def test_soft_labels(tmp_path: Path, tiny_model: Path) -> None:
             spent = of[kind]["bytes_per_token"]
             assert spent["all"] > sum(size for name, size in spent.items() if name != "all") > 0
             assert "draws" in name or 0 < of[kind]["gradient_error"] < 1
-    ours, own = (found[f"DistillKit, {whose} loss"]["plain"]["gradient_error"] for whose in ("our", "its own"))
-    assert ours < own
+    zero, bucket = (found[f"DistillKit budget, {loss}"]["plain"] for loss in ("zero", "symmetric_uniform"))
+    assert bucket["gradient_error"] < zero["gradient_error"]
     for one, other in [("compact", "balanced"), ("balanced", "faithful")]:
         assert found[one]["plain"]["bytes_per_token"]["all"] < found[other]["plain"]["bytes_per_token"]["all"]
         assert found[one]["plain"]["gradient_error"] > found[other]["plain"]["gradient_error"]
+
+
+def test_tried_layouts(tmp_path: Path, tiny_model: Path) -> None:
+    write_completions(tmp_path / "cache", tiny_model, 240)
+    where = ["--cache", str(tmp_path / "cache"), "--model", str(tiny_model), "--out", str(tmp_path)]
+    tried_layouts.main([*where, "--tokens", "240", "--times", "2"])
+    found = published(tmp_path, "tried_layouts")["layouts"]
+    assert found.keys() == {layout.name for layout in tried_layouts.LAYOUTS}
+    for of in found.values():
+        assert of["bytes_per_token"] > 0 and 0 <= of.get("new_front", 0) <= 1
+
+
+def test_a_version_with_a_trace_more_is_that(tmp_path: Path, tiny_model: Path) -> None:
+    write_completions(tmp_path / "cache", tiny_model, 240)
+    everything = distributions.measured(tmp_path / "cache", 240, str(tiny_model))
+    labels = formats.likeliest(everything, "plain", SoftLabelSelection(preset="balanced")).labels
+    whole = formats.flat_file(everything.traces, labels).drop_columns("trace_id")
+    fewer = formats.flat_file(*tried_layouts.without_last(everything.traces, labels)).drop_columns("trace_id")
+    assert fewer.equals(whole.slice(0, 11))
+    moved = formats.flat_file(*tried_layouts.later(everything.traces, labels, 4)).drop_columns("trace_id")
+    assert moved.equals(whole.take([0, 1, 2, 3, 11, *range(4, 11)]))
 
 
 def test_gradient_errors_are_those_of_the_loss() -> None:
@@ -123,6 +146,20 @@ def test_gradient_errors_are_those_of_the_loss() -> None:
     states = logits[1].double().numpy()
     expected = np.linalg.norm(off.T @ states) / np.linalg.norm(true.T @ states)
     assert gradients.weight_errors(everything, [kept], [40])[0]["40"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_distillkit_reads_back_what_it_stores() -> None:
+    log_p = np.sort(torch.log_softmax(3 * torch.randn(20, 400), 1).numpy())[:, ::-1].copy()
+    ids = np.argsort(np.random.default_rng(0).random((20, 400)))[:, :].astype(np.int32)
+    stored, values = distillkit.captured(distillkit.BUDGET, log_p, ids, 400)
+    assert stored.logprobs.shape == (20, 2 + 3 * 4) and stored.ids.shape == (20, -(-50 * 9 // 8))
+    assert np.abs(values[:, 0] / log_p[:, 0] - 1).max() <= 2**-8
+    ranks = np.arange(49.0)
+    terms = np.stack([np.ones(49), ranks, np.sqrt(ranks)], 1)
+    fit = terms @ np.linalg.lstsq(terms, log_p[:, 1:50].T.astype(np.float64), rcond=None)[0]
+    np.testing.assert_allclose(values[:, 1:], fit.T, atol=1e-3)  # three terms are well conditioned
+    bits = np.unpackbits(stored.ids, axis=1)[:, : 50 * 9].reshape(20, 50, 9)
+    assert (bits @ (1 << np.arange(8, -1, -1)) == ids[:, :50]).all()
 
 
 def test_memory(tmp_path: Path) -> None:

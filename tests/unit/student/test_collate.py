@@ -104,6 +104,31 @@ def test_every_position_keeps_its_own_support(rows: list[Any]) -> None:
     assert at == len(batch["support_ids"])
 
 
+def test_batches_of_one_width_are_those_of_several(rows: list[Any], two: list[Any]) -> None:
+    """Where every position keeps equally many tokens there is nothing to pad; no batch changes one before it."""
+    width = 3
+    fixed = []
+    for trace in rows:
+        tokens = len(trace["completion_token_ids"])
+        supports = {
+            "support_counts": np.full(tokens, width, np.uint8),
+            "support_ids": np.arange(width * tokens, dtype=np.int32),
+            "support_logprobs": np.tile(np.array([-1, -2, -4], np.float16), tokens),
+        }
+        fixed.append({**trace, **supports})
+    batch = SoftLabelCollator()(fixed)
+    kept = {name: values.clone() for name, values in batch.items()}
+    SoftLabelCollator()(two)
+    assert all(torch.equal(batch[name], values) for name, values in kept.items())
+    assert (
+        batch["support_ids"].tolist() == np.concatenate([one["support_ids"].reshape(-1, 3) for one in fixed]).tolist()
+    )
+    assert batch["support_ids"].dtype == torch.int64
+    assert (batch["support_logprobs"] == torch.tensor([-1.0, -2.0, -4.0])).all()
+    left = 1 - np.exp([-1.0, -2.0, -4.0]).sum()
+    np.testing.assert_allclose(batch["tail_logprobs"].exp(), np.full(len(batch["target_ids"]), left), atol=1e-6)
+
+
 def test_rectangle_has_a_row_for_every_position(two: list[Any]) -> None:
     batch = SoftLabelCollator()(two)
     rectangle = as_rectangle(batch)
