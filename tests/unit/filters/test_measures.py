@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distill_data.filters.flat_text import FlatText, Traces, sparse_positions
+from distill_data.filters.flat_text import FlatText, Traces
 from distill_data.filters.measures import MEASURES
 from distill_data.filters.personal_data import is_iban, is_public_ip, passes_luhn
 from tests.unit.filters import slow_measures
@@ -109,13 +109,6 @@ def test_flat_text_has_a_newline_on_both_sides_of_every_row() -> None:
     assert text.rows_with([b"b", "用".encode()]).tolist() == [True, False, True]
     assert text.rows_with([b"\na"]).tolist() == [True, False, False]
     assert text.rows_with([b"b\n", b"\n\n"]).tolist() == [True, True, False]
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
-def test_sparse_positions(share: float) -> None:
-    for size in (0, 1, 7, 8, 9, 1001):
-        mask = np.random.default_rng(size).random(size) < share
-        np.testing.assert_array_equal(sparse_positions(mask), np.flatnonzero(mask))
 
 
 def random_labels(source: random.Random) -> tuple[list[list[int]], list[list[float]], list[list[float]]]:
