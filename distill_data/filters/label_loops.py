@@ -7,10 +7,11 @@ import numpy as np
 from distill_data.filters.compiled import compiled
 
 _BLOCK = 128
+_SHORT = 8  # values that are added one after the other
 
 
 @compiled
-def support_terms(bits, counts, p_of, terms_of):
+def support_terms(bits, counts, table):
     """Sum of p over every token's support (float32 [T]), and -p log p of every value (float32 [V]).
 
     Floats are added in the order of numpy's `add.reduceat`, so that sums do not depend on who adds.
@@ -18,20 +19,28 @@ def support_terms(bits, counts, p_of, terms_of):
     Args:
         bits: float16 log-probabilities as uint16 [V], token by token.
         counts: how many each token has: uint8 [T].
-        p_of: p by the bits of a log-probability: float32 [2^16].
-        terms_of: -p log p by the same.
+        table: p and -p log p by the bits of a log-probability: float32 [2^16, 2].
     """
     inside, terms = np.zeros(len(counts), np.float32), np.empty(len(bits), np.float32)
     p = np.empty(np.iinfo(np.uint8).max, np.float32)
     place = 0
     for token in range(len(counts)):
-        for nth in range(counts[token]):
-            value = bits[place]
-            p[nth] = p_of[value]
-            terms[place] = terms_of[value]
-            place += 1
-        if counts[token]:
-            inside[token] = p[0] + _pairwise(p, 1, counts[token] - 1)
+        count = np.int64(counts[token])
+        if count == 0:
+            continue
+        first = np.uint64(place)
+        for nth in range(count):
+            value = bits[first + np.uint64(nth)]
+            p[nth] = table[value, 0]
+            terms[first + np.uint64(nth)] = table[value, 1]
+        place += count
+        if count > _SHORT:
+            inside[token] = p[0] + _pairwise(p, 1, count - 1)
+            continue
+        rest = np.float32(0.0)
+        for nth in range(1, count):
+            rest += p[nth]
+        inside[token] = p[0] + rest
     return inside, terms
 
 

@@ -66,7 +66,7 @@ def _entropies(logprobs: np.ndarray, supports: np.ndarray, counts: np.ndarray, t
     """Summed entropy of every row's tokens, nats; its values and its tokens begin and end at the offsets."""
     from distill_data.filters.label_loops import support_terms
 
-    inside, terms = support_terms(logprobs.view(np.uint16), counts, *_terms())
+    inside, terms = support_terms(logprobs.view(np.uint16), counts, _terms())
     tail = np.clip(1.0 - inside, 0.0, 1.0)
     tail[counts == 0] = 0.0
     tail *= -np.log(np.maximum(tail, _TINY))
@@ -74,11 +74,11 @@ def _entropies(logprobs: np.ndarray, supports: np.ndarray, counts: np.ndarray, t
 
 
 @cache
-def _terms() -> tuple[np.ndarray, np.ndarray]:
-    """Of each log-probability p and -p log p, by its 16 bits: float32 [2^16] each."""
+def _terms() -> np.ndarray:
+    """Of each log-probability p and -p log p, by its 16 bits: float32 [2^16, 2]."""
     logs = _minus_float32(np.arange(2**16, dtype=np.uint16).view(np.float16))
     p = np.exp(-logs)
-    return p, p * logs
+    return np.stack([p, p * logs], axis=1)
 
 
 def _minus_float32(values: np.ndarray) -> np.ndarray:

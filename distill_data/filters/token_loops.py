@@ -12,7 +12,7 @@ from distill_data.filters.compiled import compiled
 from distill_data.filters.text_loops import code_point
 
 _KIND = 2**KIND_BITS - 1
-_END, _SPACE = 10 << KIND_BITS, 32 << KIND_BITS | BLANK
+_END, _SPACE = 10 << KIND_BITS | BLANK, 32 << KIND_BITS | BLANK
 _ASTERISK, _ZERO, _NINE, _A, _Z = 42, 48, 57, 97, 122
 _LONGEST = 16  # bytes of a token that is hashed here
 _AHEAD = 4
@@ -56,39 +56,43 @@ def hash_tokens(data, offsets, meanings):
         ends: where each of them ends in `spelled`: int64 [L]; it begins where the one before ends.
         spelled: uint8.
     """
-    size = 2 * (offsets[-1] - offsets[0])  # a lower letter can be longer
+    room = 2 * (offsets[-1] - offsets[0])  # a lower letter can be longer
     starts = np.zeros(len(offsets), np.int64)
-    hashes, spelled = np.empty(size, np.uint64), np.empty(size + _LONGEST, np.uint8)
-    longer, ends = np.empty(size // _LONGEST, np.int64), np.empty(size // _LONGEST, np.int64)
+    hashes, spelled = np.empty(room, np.uint64), np.empty(room + _LONGEST, np.uint8)
+    longer, ends = np.empty(room // _LONGEST, np.int64), np.empty(room // _LONGEST, np.int64)
     codes = np.empty(np.max(np.diff(offsets)) + _AHEAD + 3 if len(offsets) > 1 else 0, np.int64)
     count = long_ones = kept = 0
     for row in range(len(offsets) - 1):
         length = _read(data, offsets[row], offsets[row + 1], meanings, codes)
-        fill, first, last = kept, np.uint64(0), np.uint64(0)
-        for place in range(1, length + 1):
+        place = 1
+        while place < length:
             kind = _kind(codes, place)
-            if (kind != WORD or place == length) and fill > kept:  # the last place is a line's end
-                if fill - kept <= _LONGEST:
-                    hashes[count] = xxh3(first, last, fill - kept)
-                else:
-                    longer[long_ones], ends[long_ones] = count, fill
-                    long_ones, kept = long_ones + 1, fill
-                count, fill, first, last = count + 1, kept, np.uint64(0), np.uint64(0)
-            if place == length or (kind != WORD and kind != SIGN):
+            if kind == BLANK:
+                place += 1
                 continue
-            code, width = codes[place] >> KIND_BITS, 1
-            if code >= 0x80:
-                code, width = _encoded(code)
-            for _ in range(width):
-                byte = np.uint64(code & 0xFF)
-                if fill - kept < 8:
-                    first |= byte << np.uint64(8 * (fill - kept))
-                last = last >> _BYTE | byte << _LAST
-                spelled[fill] = byte
-                code, fill = code >> 8, fill + 1
-            if kind == SIGN:
-                hashes[count] = xxh3(first, last, fill - kept)
-                count, fill, first, last = count + 1, kept, np.uint64(0), np.uint64(0)
+            first, last, size = np.uint64(0), np.uint64(0), 0
+            goes_on = True
+            while goes_on:
+                code, width = codes[place] >> KIND_BITS, 1
+                if code >= 0x80:
+                    code, width = _encoded(code)
+                for _ in range(width):
+                    byte = np.uint64(code & 0xFF)
+                    if size < 8:
+                        first |= byte << np.uint64(8 * size)
+                    last = last >> _BYTE | byte << _LAST
+                    spelled[kept + size] = byte
+                    code >>= 8
+                    size += 1
+                place += 1
+                goes_on = kind == WORD and codes[place] & _KIND == WORD  # a line's end is blank
+            if size <= _LONGEST:
+                hashes[count] = xxh3(first, last, size)
+            else:
+                kept += size
+                longer[long_ones], ends[long_ones] = count, kept
+                long_ones += 1
+            count += 1
         starts[row + 1] = count
     return starts, hashes[:count].copy(), longer[:long_ones].copy(), ends[:long_ones].copy(), spelled[:kept].copy()
 
