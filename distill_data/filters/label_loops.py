@@ -46,12 +46,21 @@ def support_terms(bits, counts, table):
 
 @compiled
 def _pairwise(values, start, count):
-    """Pairwise summation (Higham 1993) of at most two of numpy's blocks."""
+    """Pairwise summation (Higham 1993) of at most 254 values, halved until numpy's blocks hold them."""
     if count <= _BLOCK:
         return _block(values, start, count)
-    half = count // 2
-    half -= half % 8
-    return _block(values, start, half) + _block(values, start + half, count - half)
+    left = _half(count)
+    middle, right = start + left, count - left
+    if right <= _BLOCK:
+        return _block(values, start, left) + _block(values, middle, right)
+    quarter = _half(right)
+    rest = _block(values, middle, quarter) + _block(values, middle + quarter, right - quarter)
+    return _block(values, start, left) + rest
+
+
+@compiled
+def _half(count):
+    return count // 2 - count // 2 % 8
 
 
 @compiled
