@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from numba import njit
 
@@ -17,6 +17,6 @@ def compiled(loop: Loop) -> Loop:
     another); where neither can be, every process compiles for itself.
     """
     try:
-        return njit(cache=True, nogil=True)(loop)
+        return cast(Loop, njit(cache=True, nogil=True)(loop))
     except RuntimeError:  # no place for a cache
-        return njit(nogil=True)(loop)
+        return cast(Loop, njit(nogil=True)(loop))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +21,7 @@ PIECES = [*"-*3x([{  $`!\n/%~\t", "ab", "12", "word", "internationalisation", "s
           "страница", "用", "\u1100", "\u1161", "한", "ﾊﾞ", "\u0e33", "😀", "\U0001d499"]  # fmt: skip
 
 
-def slow(texts: list[str | None]) -> list[list[int]]:
+def slow(texts: Sequence[str | None]) -> list[list[int]]:
     found = tokens(pa.array(texts, pa.string())).to_pylist()
     return [[xxh3_64_intdigest(token.encode()) for token in said or []] for said in found]
 
