@@ -18,6 +18,8 @@ from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.read import Corpus
 from distill_data.corpus.versions import version_folder, version_with_digest
 from distill_data.errors import TeacherError
+from distill_data.filters.benchmark_texts import load_screened_by
+from distill_data.filters.decontamination import Benchmarks
 from distill_data.lease import Busy
 from distill_data.models import load_tokenizer
 from distill_data.page import write_page
@@ -160,6 +162,7 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
 
     Raises:
         TeacherError: traces are still missing.
+        InputError: a benchmark cannot be read, or has changed since the prompts were compared with it.
     """
     done = replace(build, plan=plan_traces(build.config, build.prompts, build.store))
     if len(done.plan.missing):
@@ -178,6 +181,7 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
         tokenizer=build.store.description()["tokenizer"],
         digest=digest_of(done),
         split=_splitter(build),
+        benchmarks=_benchmarks(build),
         write_report=partial(_write_report, build),
     )
     return assemble(job, on_progress), True
@@ -207,6 +211,12 @@ def _write_report(build: BuildPlan, folder: Path, manifest: Manifest) -> None:
         page.write_text(f"<!doctype html><p>This report could not be drawn ({why}). The version is whole.", "utf-8")
 
 
+def _benchmarks(build: BuildPlan) -> Benchmarks | None:
+    """What traces are compared with, if they are."""
+    section = build.config.decontaminate
+    return load_screened_by(section, build.prompts.benchmarks) if section.traces == "drop" else None
+
+
 def _splitter(build: BuildPlan) -> Splitter:
     """What tells thinking from answer: the parser that the config names, or its tags."""
     teacher = build.config.teacher
@@ -217,7 +227,8 @@ def _splitter(build: BuildPlan) -> Splitter:
 
 def digest_of(build: BuildPlan) -> str:
     """The digest of the version that this build's finished traces give."""
-    return corpus_digest(build.config, build.prompts.digest, build.store.teacher_id, build.plan.finished)
+    prompts, finished = build.prompts, build.plan.finished
+    return corpus_digest(build.config, prompts.digest, build.store.teacher_id, finished, prompts.benchmarks)
 
 
 def existing_version(build: BuildPlan) -> Manifest | None:

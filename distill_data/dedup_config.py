@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -111,6 +112,11 @@ class Decontaminate(_OnlyWhatIsSet):
     """An n-gram in more texts of one benchmark than this is its template, and not compared."""
     answers: bool = False
     """Compare with the benchmarks' answers too, where they name `answer:`."""
+    traces: Literal["keep", "drop"] = "keep"
+    """What happens to traces that recite a benchmark, in thinking or answer. `drop`: those with an n-gram of one are
+    dropped as `recited_benchmark`; shorter texts of a benchmark do not count."""
+    max_trace_ngrams: NonNegativeInt = 0
+    """A trace stays with at most this many n-grams of one benchmark; at 0, one is too much."""
 
     @model_validator(mode="after")
     def _benchmarks_have_names_of_their_own(self) -> Decontaminate:
@@ -120,7 +126,9 @@ class Decontaminate(_OnlyWhatIsSet):
         return self
 
     @model_validator(mode="after")
-    def _answers_are_there(self) -> Decontaminate:
+    def _what_is_compared_is_there(self) -> Decontaminate:
+        if self.traces == "drop" and not self.benchmarks:
+            raise ValueError("traces is drop and there is no benchmark to compare them with: name benchmarks:")
         if self.answers and not any(benchmark.answer for benchmark in self.benchmarks):
             named = ", ".join(repr(benchmark.label) for benchmark in self.benchmarks) or "there is none"
             raise ValueError(f"answers is true and no benchmark ({named}) has answer:, a column: name it, or set false")

@@ -94,12 +94,19 @@ def corpus_summary(corpus: Corpus) -> str:
     lines.append(_line("teacher", f"{manifest.config['teacher']['model']} ({manifest.teacher_id})"))
     lines += [_line(name, f"{count:,}") for name, count in manifest.counts.items()]
     lines += [_line("dropped", f"{reason} {count:,}") for reason, count in manifest.dropped.items()]
+    lines += [_line("benchmark", f"{name}: {_touched(facts)}") for name, facts in manifest.prompts.benchmarks.items()]
     lines += [f"  {name:<28}{_figure(value)}" for name, value in manifest.statistics.items()]
     lines += [f"  {file.path}  {file.rows:,} rows, {file.bytes:,} bytes" for file in manifest.files]
     row = corpus.head("traces", "train", 1).to_pylist()[0]
     lines.append("first row of train")
     lines += [f"  {name:<20}{_abridged(value)}" for name, value in row.items()]
     return "\n".join(lines)
+
+
+def _touched(facts: dict[str, Any]) -> str:
+    """How much of a version's rows held text of a benchmark."""
+    traces = f", {facts['traces']:,} traces" if "traces" in facts else ""
+    return f"{facts['prompts']:,} prompts{traces} touched it"
 
 
 def verification_summary(found: dict[str, Any]) -> str:

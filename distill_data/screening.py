@@ -19,8 +19,8 @@ from distill_data.config import Config
 from distill_data.corpus.read import open_corpus
 from distill_data.dedup_config import Deduplicate
 from distill_data.errors import InputError
-from distill_data.filters.benchmark_texts import load_benchmark
-from distill_data.filters.decontamination import Benchmarks, contamination
+from distill_data.filters.benchmark_texts import load_benchmarks
+from distill_data.filters.decontamination import counts_by_benchmark, details
 from distill_data.filters.near_duplicates import alike_groups, first_alike
 from distill_data.prompts import PromptSet, load_prompts
 from distill_data.prompts.prompt_set import DROPPED_SCHEMA
@@ -56,10 +56,12 @@ def screened(prompts: PromptSet, settings: Config) -> PromptSet:
 
 def _without_benchmarks(prompts: PromptSet, settings: Config) -> PromptSet:
     section = settings.decontaminate
-    loaded = (load_benchmark(source, section.answers)[0] for source in section.benchmarks)
-    benchmarks = Benchmarks(loaded, section.ngram, section.common)
+    benchmarks, facts = load_benchmarks(section)
     touched = benchmarks.touched(_asked(prompts.table))
-    return _dropped(prompts, "contaminated", contamination(touched, len(prompts.table), section.max_overlap))
+    touched = touched.filter(pc.greater(touched["share"], section.max_overlap))
+    counts = counts_by_benchmark(touched)
+    facts = {label: {**fact, "prompts": counts.get(label, 0)} for label, fact in facts.items()}
+    return _dropped(replace(prompts, benchmarks=facts), "contaminated", details(touched, len(prompts.table)))
 
 
 def _without_seen(prompts: PromptSet, section: Deduplicate, root: str) -> PromptSet:

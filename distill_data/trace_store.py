@@ -166,11 +166,12 @@ class TraceStore:
         pieces, positions = [], []
         for number in np.unique(which):
             wanted = np.flatnonzero(which == number)
-            pieces.append(self._part(parts.dictionary[int(number)].as_py()).read(columns).take(rows[wanted]))
+            part = self._part(parts.dictionary[int(number)].as_py()).read(columns)
+            pieces.append(_rows_at(part, rows[wanted]))
             positions.append(wanted)
         if not pieces:
             return PART_SCHEMA.empty_table().select(columns or PART_SCHEMA.names)
-        return pa.concat_tables(pieces).take(np.argsort(np.concatenate(positions)))
+        return _rows_at(pa.concat_tables(pieces), np.argsort(np.concatenate(positions)))
 
     def _place(self, data: pa.Buffer | bytes, target: Path) -> None:
         try:
@@ -200,3 +201,10 @@ class TraceStore:
         if len(self._open) > _OPEN_PARTS:
             self._open.popitem(last=False)
         return self._open[name]
+
+
+def _rows_at(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The table's rows in this order; not copied where they stand together, as in a store that one build wrote."""
+    if len(rows) and (np.diff(rows) == 1).all():
+        return table.slice(int(rows[0]), len(rows))
+    return table.take(rows)

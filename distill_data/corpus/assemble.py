@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -116,6 +117,7 @@ def _write(job: Assembly, staging: Path, decided: tuple[Decisions, dict[str, int
             count=len(job.prompts.table),
             dropped=len(job.prompts.dropped),
             sources=job.prompts.revisions,
+            benchmarks=_benchmarks(job, decided[0]),
         ),
         teacher_id=job.teacher_id,
         teacher=job.teacher,
@@ -128,6 +130,14 @@ def _write(job: Assembly, staging: Path, decided: tuple[Decisions, dict[str, int
         measures=decided[0].measures.facts(decisions["drop_reason"], job.config.filters),
         files=files,
     )
+
+
+def _benchmarks(job: Assembly, decisions: Decisions) -> dict[str, dict[str, Any]]:
+    """Facts of every benchmark, with the traces that recite it where they were compared."""
+    facts = job.prompts.benchmarks
+    if job.benchmarks is None:
+        return facts
+    return {label: {**fact, "traces": decisions.recited[label]} for label, fact in facts.items()}
 
 
 def _counts(job: Assembly, splits: dict[str, pa.Table]) -> dict[str, int]:

@@ -9,6 +9,7 @@ small values a trace is kept until all are decided.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, r
 from distill_data.corpus.judging import Judging
 from distill_data.corpus.measures import MeasureSample
 from distill_data.filters import drop_reasons
+from distill_data.filters.decontamination import counts_by_benchmark, details
 from distill_data.filters.mixing import mixed
 from distill_data.filters.selection import select_traces
 from distill_data.filters.thresholds import columns as measured_columns
@@ -36,24 +38,26 @@ _SELECTED_BY = ["mean_logprob", "has_reference", "final_answer"]
 @dataclass(frozen=True)
 class Decisions:
     """`table`: where every trace is (prompt_row, sample_index, part, row, completion_tokens), score, passed,
-    drop_reason and drop_detail. `measures`: what the filters measured, of some of them.
+    drop_reason and drop_detail. `measures`: what the filters measured, of some of them. `recited`: how many traces
+    hold text of each benchmark.
 
     Score and passed are null where nothing was judged; drop_reason is null for a kept trace.
     """
 
     table: pa.Table
     measures: MeasureSample
+    recited: Counter[str]
 
 
 def decide(job: Assembly, on_progress: Progress) -> Decisions:
     """Judge and filter every trace, then choose among each prompt's."""
     total = len(job.finished)
-    sample = MeasureSample(total)
+    sample, recited = MeasureSample(total), Counter[str]()
     passed = judged = 0
     with Judging(job) as judging:
-        pieces = [_decided(job, judging, sample, job.finished.slice(0, 0))]
+        pieces = [_decided(job, judging, (sample, recited), job.finished.slice(0, 0))]
         for part in slices(job.finished["completion_tokens"].to_numpy()):
-            pieces.append(_decided(job, judging, sample, rows_of(job.finished, part)))
+            pieces.append(_decided(job, judging, (sample, recited), rows_of(job.finished, part)))
             verdicts = pieces[-1]["passed"].drop_null()
             passed, judged = passed + (pc.sum(verdicts).as_py() or 0), judged + len(verdicts)
             on_progress(AssemblyProgress("judge", part.stop, total, passed / judged if judged else None))
@@ -65,7 +69,7 @@ def decide(job: Assembly, on_progress: Progress) -> Decisions:
         sources, groups = (job.prompts.table[name].combine_chunks() for name in ("source", "group_id"))
         reasons = mixed(reasons, table["prompt_row"].to_numpy(), sources, groups, job.config.mix)
     table = table.set_column(table.schema.get_field_index("drop_reason"), "drop_reason", reasons)
-    return Decisions(table.drop_columns([name for name in _SELECTED_BY if name in table.column_names]), sample)
+    return Decisions(table.drop_columns([name for name in _SELECTED_BY if name in table.column_names]), sample, recited)
 
 
 def held_out(group_ids: pa.Array, validation: Validation) -> np.ndarray:
@@ -93,7 +97,7 @@ def is_held_out(decisions: pa.Table, group_ids: pa.ChunkedArray, validation: Val
     return pa.array(held_out(groups.dictionary, validation)[groups.indices.to_numpy()])
 
 
-def _decided(job: Assembly, judging: Judging, sample: MeasureSample, rows: pa.Table) -> pa.Table:
+def _decided(job: Assembly, judging: Judging, seen: tuple[MeasureSample, Counter[str]], rows: pa.Table) -> pa.Table:
     """Rows of `finished`, each with its verdict, its own drop reason and what a choice among a prompt's looks at."""
     config = job.config
     wanted = measured_columns(config.filters)
@@ -104,14 +108,20 @@ def _decided(job: Assembly, judging: Judging, sample: MeasureSample, rows: pa.Ta
     verdicts = judging.verdicts(rows, answers)
     outcome = _outcome(job, wanted, rows, part, splits).append_column("has_judge", judging.has_judge(rows))
     measures = measure_all(outcome, config.filters)
-    sample.add(measures, len(rows))
-    reasons = _drop_reasons(outcome, verdicts, measures, config)
+    seen[0].add(measures, len(rows))
+    recitals = _recitals(job, part["completion"], seen[1])
+    reasons = _drop_reasons(outcome, verdicts, _contents(measures, recitals, config), config)
     decided = rows.drop_columns(["content_digest", "error"])
     columns = {
         "score": verdicts["score"].cast(pa.float32()),
         "passed": verdicts["passed"],
         "drop_reason": reasons,
-        "drop_detail": pc.if_else(pc.equal(reasons, "verifier_error"), verdicts["verdict_error"], part["error_detail"]),
+        "drop_detail": pc.case_when(
+            pc.make_struct(pc.equal(reasons, "verifier_error"), pc.equal(reasons, "recited_benchmark")),
+            verdicts["verdict_error"],
+            recitals,
+            part["error_detail"],
+        ),
         "mean_logprob": part["mean_logprob"],
         **_votes(job, rows, answers),
     }
@@ -139,11 +149,25 @@ def _last_user_messages(job: Assembly, prompt_rows: np.ndarray) -> pa.Array:
     return pa.array(last, pa.string()).take(pa.array(at))
 
 
-def _drop_reasons(outcome: pa.Table, verdicts: pa.Table, measures: dict[str, np.ndarray], config: Config) -> pa.Array:
+def _recitals(job: Assembly, completions: pa.ChunkedArray, recited: Counter[str]) -> pa.Array:
+    """What of a benchmark every completion says, null where it says nothing; counted by benchmark."""
+    if job.benchmarks is None:
+        return pa.nulls(len(completions), pa.string())
+    touched = job.benchmarks.recited(completions, job.config.decontaminate.max_trace_ngrams)
+    recited.update(counts_by_benchmark(touched))
+    return details(touched, len(completions))
+
+
+def _contents(measures: dict[str, np.ndarray], recitals: pa.Array, config: Config) -> pa.Array:
+    """The first reason in what a trace says: benchmarks come before measures."""
+    recites = pc.if_else(pc.is_valid(recitals), "recited_benchmark", pa.scalar(None, pa.string()))
+    return pc.coalesce(recites, content_reasons(measures, config.filters)) if measures else recites
+
+
+def _drop_reasons(outcome: pa.Table, verdicts: pa.Table, content: pa.Array, config: Config) -> pa.Array:
     """The first reason that holds: how it ended, what it says, what the judge says."""
     judged = outcome.append_column("passed", verdicts["passed"])
     judged = judged.append_column("verdict_error", verdicts["verdict_error"])
-    content = content_reasons(measures, config.filters) if measures else None
     return drop_reasons(judged, config.filters, config.keep, content)
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +22,13 @@ from distill_data.verify import verifier_identity
 _SLICE = 65_536
 
 
-def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished: pa.Table) -> str:
+def corpus_digest(
+    config: Config,
+    prompts_digest: str,
+    teacher_id: str,
+    finished: pa.Table,
+    benchmarks: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
     """SHA-256 of everything that decides a version's rows.
 
     Args:
@@ -33,6 +39,7 @@ def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished
         teacher_id: who answered.
         finished: columns prompt_row, sample_index, content_digest, in planned order. Parts and their rows,
             hence shards, machines and kills, change nothing.
+        benchmarks: what prompts were compared with; the hashes of their texts count.
     """
     teacher = config.teacher
     own_judges = {source.label: source.judge for source in config.prompts if source.judge is not None}
@@ -51,6 +58,8 @@ def corpus_digest(config: Config, prompts_digest: str, teacher_id: str, finished
     for name, section in (("deduplicate", config.deduplicate), ("decontaminate", config.decontaminate)):
         if not section.is_default:
             inputs[name] = section.model_dump(mode="json")
+    if benchmarks:
+        inputs["benchmarks"] = {label: facts["texts_sha256"] for label, facts in benchmarks.items()}
     if config.mix is not None:
         inputs["mix"] = config.mix.model_dump(mode="json")
     if own_judges:

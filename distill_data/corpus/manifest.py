@@ -33,6 +33,8 @@ class PromptFacts(ManifestPart):
     """Prompts dropped before the teacher saw them."""
     sources: dict[str, dict[str, Any]]
     """Per source label, what pins its content."""
+    benchmarks: dict[str, dict[str, Any]] = {}
+    """Per benchmark, what pins its content, and how many prompts, and traces where they are compared, touch it."""
 
 
 class FileFacts(ManifestPart):

@@ -1,7 +1,7 @@
 """Drop rules: which traces stay out of a corpus, and why."""
 
 from distill_data.filters.alike_samples import SAMPLE_REASONS
-from distill_data.filters.decontamination import CONTAMINATION_REASONS
+from distill_data.filters.decontamination import CONTAMINATION_REASONS, RECITAL_REASONS
 from distill_data.filters.mixing import MIX_REASONS
 from distill_data.filters.near_duplicates import PROMPT_REASONS
 from distill_data.filters.rules import ENDED_REASONS, JUDGED_REASONS, drop_reasons
@@ -12,6 +12,7 @@ DROP_REASONS = {
     **PROMPT_REASONS,
     **CONTAMINATION_REASONS,
     **ENDED_REASONS,
+    **RECITAL_REASONS,
     **CONTENT_REASONS,
     **JUDGED_REASONS,
     **SAMPLE_REASONS,

@@ -20,6 +20,7 @@ from distill_data.filters.normalise import slices, tokens
 from distill_data.filters.shingles import n_grams
 
 CONTAMINATION_REASONS: dict[str, str] = {"contaminated": "the prompt holds text of a benchmark"}
+RECITAL_REASONS: dict[str, str] = {"recited_benchmark": "the thinking or the answer holds text of a benchmark"}
 TOUCHED_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # of the texts that were looked at
@@ -70,6 +71,15 @@ class Benchmarks:
             made.append(self._touched(piece, start))
             start += len(piece)
         return pa.concat_tables(made)
+
+    def recited(self, texts: pa.Array | pa.ChunkedArray, most: int = 0) -> pa.Table:
+        """Texts with more than `most` n-grams of a benchmark, whole ones: rows of TOUCHED_SCHEMA.
+
+        Unlike with `touched`, a text that is shorter than an n-gram is in none: `42` is the answer to many questions.
+        """
+        found = self.touched(texts)
+        is_whole = pc.greater_equal(pc.count_substring(found["example"], " "), self._size - 1)
+        return found.filter(pc.and_(is_whole, pc.greater(found["n_grams"], most)))
 
     def _add(self, piece: pa.Array) -> _Index:
         found = n_grams(piece, self._size)
@@ -154,17 +164,18 @@ def _words(texts: pa.Array, rows: np.ndarray, places: np.ndarray, size: int) -> 
     return pc.binary_join(pa.ListArray.from_arrays(offsets, lists.flatten().take(pa.array(at))), " ")
 
 
-def contamination(touched: pa.Table, count: int, max_overlap: float) -> pa.StringArray:
-    """Drop detail of each of `count` texts, null for one that stays (string [count]).
+def details(touched: pa.Table, count: int) -> pa.StringArray:
+    """Drop detail of each of `count` texts, the first benchmark that it touches; null for one that stays.
 
-    Args:
-        touched: what `Benchmarks.touched` gave for the texts.
-        count: how many they were.
-        max_overlap: share of a text's n-grams that may be in one benchmark.
+    `touched` is what `Benchmarks.touched` or `recited` gave for the texts, or those rows of it that count.
     """
-    over = touched.filter(pc.greater(touched["share"], max_overlap))
-    counts = over["n_grams"].cast(pa.string())
-    words = ["benchmark ", over["benchmark"], ": ", counts, " n-grams, such as '", over["example"], "'"]
-    detail = pc.binary_join_element_wise(*words, "")
-    first = pc.index_in(pa.array(np.arange(count)), value_set=over["row"].combine_chunks())  # of a text's benchmarks
-    return detail.take(first).combine_chunks()
+    counts = touched["n_grams"].cast(pa.string())
+    words = ["benchmark ", touched["benchmark"], ": ", counts, " n-grams, such as '", touched["example"], "'"]
+    said = pc.binary_join_element_wise(*words, "")
+    first = pc.index_in(pa.array(np.arange(count)), value_set=touched["row"].combine_chunks())
+    return said.take(first).combine_chunks()
+
+
+def counts_by_benchmark(touched: pa.Table) -> dict[str, int]:
+    """How many texts touch each benchmark that is touched."""
+    return {found["values"]: found["counts"] for found in pc.value_counts(touched["benchmark"]).to_pylist()}

@@ -46,53 +46,17 @@ class FlatText:
         copied[1:-_SPARE] = np.frombuffer(data, np.uint8)[first:last]
         return cls(copied, offsets - first + 1, valid)
 
-    @cached_property
-    def newlines(self) -> np.ndarray:
-        """Where newlines are, those between rows included."""
-        return sparse_positions(self.text == ord("\n"))
-
     @property
     def text(self) -> np.ndarray:
         """The bytes without the spare ones: uint8 [N]."""
         return self.bytes[:-_SPARE]
 
-    def read(self, positions: np.ndarray, width: int) -> np.ndarray:
-        """The little-endian unsigned integers of `width` bytes (2, 4 or 8) that begin at these positions."""
-        count = len(self.bytes) - width + 1
-        return np.ndarray((count,), f"<u{width}", self.bytes, strides=(1,))[positions]
+    def rows_with(self, found: Sequence[bytes]) -> np.ndarray:
+        """Which rows contain one of these marks of at most 8 bytes (bool [R]); the newline before counts too."""
+        from distill_data.filters.text_loops import rows_with
 
-    def row_counts(self, positions: np.ndarray) -> np.ndarray:
-        """How many of these rising positions every row has: int64 [R]."""
-        return np.diff(np.searchsorted(positions, self.offsets))
-
-    def rows_of(self, positions: np.ndarray) -> np.ndarray:
-        """The row of every one of these rising positions, of which none is 0."""
-        return np.repeat(np.arange(len(self.valid)), self.row_counts(positions))
-
-    def rows_with(self, marks: Sequence[bytes]) -> np.ndarray:
-        """Which rows contain one of these marks of 2 to 8 bytes: bool [R]. A newline before a row is part of it here.
-
-        Only where the first byte fits are the others looked at: this costs a third of a regular expression.
-        """
-        text = self.text
-        firsts = np.zeros(len(text), bool)
-        for first in sorted({mark[0] for mark in marks}):
-            firsts |= text == first
-        found = sparse_positions(firsts)
-        return self.row_counts(found[self.begin_with(found, marks)] + 1) > 0
-
-    def begin_with(self, positions: np.ndarray, marks: Sequence[bytes]) -> np.ndarray:
-        """At which of these positions one of these marks of at most 8 bytes begins: bool."""
-        hits = np.zeros(len(positions), bool)
-        firsts = np.zeros(256, bool)
-        firsts[[mark[0] for mark in marks]] = True
-        maybe = np.flatnonzero(firsts[self.bytes[positions]])
-        ahead = self.read(positions[maybe], 8)
-        found = np.zeros(len(maybe), bool)
-        for mark in marks:
-            found |= (ahead & np.uint64(2 ** (8 * len(mark)) - 1)) == np.uint64(int.from_bytes(mark, "little"))
-        hits[maybe] = found
-        return hits
+        firsts = np.isin(np.arange(256), [mark[0] for mark in found])
+        return rows_with(self.bytes, self.offsets, marks(found), firsts)
 
 
 @dataclass(frozen=True)
@@ -110,13 +74,9 @@ class Traces:
         return FlatText.of(self.table["completion"])
 
 
-def sparse_positions(mask: np.ndarray) -> np.ndarray:
-    """Where a contiguous mask is true, as flatnonzero says it; several times faster where that is nearly nowhere."""
-    whole = len(mask) - len(mask) % 8
-    eights = mask[:whole].view(np.uint64)
-    hit = np.flatnonzero(eights)
-    inside = np.flatnonzero(eights[hit].view(bool))
-    return np.concatenate((hit[inside >> 3] * 8 + (inside & 7), whole + np.flatnonzero(mask[whole:])))
+def marks(some: Sequence[bytes]) -> np.ndarray:
+    """Marks of at most 8 bytes as loops compare them: little-endian, and which bits count (uint64 [n, 2])."""
+    return np.array([(int.from_bytes(mark, "little"), 2 ** (8 * len(mark)) - 1) for mark in some], np.uint64)
 
 
 def reduce_rows(ufunc: np.ufunc, values: np.ndarray, offsets: np.ndarray, empty: float) -> np.ndarray:

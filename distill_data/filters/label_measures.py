@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -44,8 +45,9 @@ def mean_entropy(traces: Traces) -> np.ndarray:
     total = np.zeros(len(offsets) - 1)
     for rows in _pieces(supports):
         stop = rows.stop + 1
-        values, tokens = logprobs[supports[rows.start] : supports[rows.stop]], offsets[rows.start : stop]
-        total[rows] = _entropies(values, counts[tokens[0] : tokens[-1]], tokens - tokens[0])
+        values, tokens = supports[rows.start : stop], offsets[rows.start : stop]
+        of_rows = (logprobs[values[0] : values[-1]], values - values[0], counts[tokens[0] : tokens[-1]])
+        total[rows] = _entropies(*of_rows, tokens - tokens[0])
     labelled = reduce_rows(np.add, (counts > 0).astype(np.int32), offsets, 0)
     return np.where(labelled > 0, total / np.maximum(labelled, 1), np.nan).astype(np.float32)
 
@@ -60,16 +62,23 @@ def _pieces(offsets: np.ndarray) -> Iterator[slice]:
         start = stop
 
 
-def _entropies(logprobs: np.ndarray, counts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Summed entropy of every row's tokens, nats."""
-    logs = _minus_float32(logprobs)
-    p = np.exp(-logs)
-    ends = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-    tail = np.clip(1.0 - reduce_rows(np.add, p, ends, 0.0), 0.0, 1.0)
+def _entropies(logprobs: np.ndarray, supports: np.ndarray, counts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Summed entropy of every row's tokens, nats; its values and its tokens begin and end at the offsets."""
+    from distill_data.filters.label_loops import support_terms
+
+    inside, terms = support_terms(logprobs.view(np.uint16), counts, _terms())
+    tail = np.clip(1.0 - inside, 0.0, 1.0)
     tail[counts == 0] = 0.0
-    p *= logs
     tail *= -np.log(np.maximum(tail, _TINY))
-    return reduce_rows(np.add, p, ends[offsets], 0.0) + reduce_rows(np.add, tail, offsets, 0.0)
+    return reduce_rows(np.add, terms, supports, 0.0) + reduce_rows(np.add, tail, tokens, 0.0)
+
+
+@cache
+def _terms() -> np.ndarray:
+    """Of each log-probability p and -p log p, by its 16 bits: float32 [2^16, 2]."""
+    logs = _minus_float32(np.arange(2**16, dtype=np.uint16).view(np.float16))
+    p = np.exp(-logs)
+    return np.stack([p, p * logs], axis=1)
 
 
 def _minus_float32(values: np.ndarray) -> np.ndarray:

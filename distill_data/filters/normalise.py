@@ -12,36 +12,18 @@ same numbers would be one text.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from xxhash import xxh3_64_intdigest
+
+from distill_data.filters.code_points import BRACKET, DOUBTFUL, KINDS, PUNCTUATION, SIGN, TYPOGRAPHIC, code_points
 
 _SLICE_ROWS = 4096
 _SLICE_BYTES = 2**24
-_TYPOGRAPHIC = {"\N{MINUS SIGN}": "-", "\N{MULTIPLICATION SIGN}": "*"}
-_PUNCTUATION = r"[^ \pL\pM\pN\pS%/*(\[{-]+|[$`]"  # $ and ` mark mathematics and code up: they are no signs
 _END, _SPACE, _ASTERISK, _ZERO, _NINE, _A, _Z = b"\n *09az"
-_ALONE = [
-    (0x0E00, 0x0F00),  # Thai, Lao
-    (0x1000, 0x10A0),  # Burmese
-    (0x1780, 0x1800),  # Khmer
-    (0x2190, 0x2300),  # arrows, mathematical operators
-    (0x3005, 0x3008),  # ideographic iteration mark, closing mark and zero
-    (0x3040, 0x3100),  # Hiragana, Katakana
-    (0x31F0, 0x3200),
-    (0x3400, 0x4DC0),  # Chinese characters
-    (0x4E00, 0xA000),
-    (0xF900, 0xFB00),
-    (0x20000, 0x40000),
-]  # code points that are a token each: from, up to
-_WORD, _SIGN, _DOUBTFUL, _BRACKET = 0, 1, 2, 3
-_KINDS = np.full(0x110000, _WORD, np.uint8)
-_KINDS[[ord(sign) for sign in "+<=>|~^%/\N{DIVISION SIGN}\N{FRACTION SLASH}"]] = _SIGN
-_KINDS[list(b"-*")] = _DOUBTFUL
-_KINDS[list(b"([{")] = _BRACKET  # until it is known what stands behind it
-for _start, _stop in _ALONE:
-    _KINDS[_start:_stop] = _SIGN
 
 
 def normalised(texts: pa.Array) -> pa.Array:
@@ -51,12 +33,40 @@ def normalised(texts: pa.Array) -> pa.Array:
 
 def tokens(texts: pa.Array) -> pa.ListArray:
     """The tokens of every text (list<string>): NFKC, lower case, no punctuation; null for a text without any."""
-    text = pc.utf8_normalize(pc.fill_null(texts.cast(pa.string()), ""), form="NFKC")
-    text = pc.utf8_normalize(pc.utf8_lower(text), form="NFKC")  # lower letters may compose with marks anew
-    for typographic, written in _TYPOGRAPHIC.items():
+    text = _lowered(texts)
+    for typographic, written in TYPOGRAPHIC.items():
         text = pc.replace_substring(text, typographic, written)
-    text = pc.ascii_trim_whitespace(_apart(pc.replace_substring_regex(text, _PUNCTUATION, " ")))
+    text = pc.ascii_trim_whitespace(_apart(pc.replace_substring_regex(text, PUNCTUATION, " ")))
     return pc.ascii_split_whitespace(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text))
+
+
+def token_hashes(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Where each text's tokens begin and end (int64 [n + 1]), and the XXH3 hash of every token (uint64)."""
+    from distill_data.filters.token_loops import hash_tokens, rows_beyond
+
+    stable, meanings = code_points()
+    rows = pc.fill_null(texts.cast(pa.string()), "")
+    beyond = pa.array(rows_beyond(*_bytes(rows), stable))
+    if pc.any(beyond).as_py():
+        rows = pc.replace_with_mask(rows, beyond, _lowered(rows.filter(beyond)))
+    starts, hashes, longer, ends, spelled = hash_tokens(*_bytes(rows), meanings)
+    raw = spelled.tobytes()
+    hashes[longer] = [xxh3_64_intdigest(raw[start:end]) for start, end in pairwise([0, *ends.tolist()])]
+    return starts, hashes
+
+
+def _bytes(rows: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+    """The UTF-8 of an array without nulls, and where its rows begin and end therein."""
+    _, offsets, content = rows.buffers()
+    if not len(rows):
+        return np.empty(0, np.uint8), np.zeros(1, np.int32)
+    data = np.empty(0, np.uint8) if content is None else np.frombuffer(content, np.uint8)
+    return data, np.frombuffer(offsets, np.int32)[rows.offset : rows.offset + len(rows) + 1]
+
+
+def _lowered(texts: pa.Array) -> pa.StringArray:
+    text = pc.utf8_normalize(pc.fill_null(texts.cast(pa.string()), ""), form="NFKC")
+    return pc.utf8_normalize(pc.utf8_lower(text), form="NFKC")  # lower letters may compose with marks anew
 
 
 def slices(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array]:
@@ -78,17 +88,17 @@ def _apart(texts: pa.Array) -> pa.Array:
     offsets, content = np.frombuffer(lines.buffers()[1], np.int32)[: len(lines) + 1], lines.buffers()[2].to_pybytes()
     if content.isascii():
         codes, letters = np.frombuffer(content, np.uint8).copy(), offsets
-        kinds = np.frombuffer(content.translate(_KINDS[:256].tobytes()), np.uint8)
+        kinds = np.frombuffer(content.translate(KINDS[:256].tobytes()), np.uint8)
     else:
         codes = np.frombuffer(content.decode().encode("utf-32-le"), np.uint32).copy()
         letters = np.concatenate(([0], np.cumsum(pc.utf8_length(lines).to_numpy())))
-        kinds = _KINDS[codes]
-    doubtful = np.flatnonzero(kinds == _DOUBTFUL)
+        kinds = KINDS[codes]
+    doubtful = np.flatnonzero(kinds == DOUBTFUL)
     operators = doubtful[_have_operand(codes, doubtful)]
     written = codes[operators]
-    codes[kinds > _SIGN] = _SPACE
+    codes[kinds > SIGN] = _SPACE
     codes[operators] = written
-    places = np.sort(np.concatenate((np.flatnonzero(kinds == _SIGN), operators)))
+    places = np.sort(np.concatenate((np.flatnonzero(kinds == SIGN), operators)))
     wider = np.insert(codes, np.repeat(places, 2) + np.tile([0, 1], len(places)), _SPACE).tobytes()
     ends = offsets + 2 * np.searchsorted(places, letters)
     spaced = wider if content.isascii() else wider.decode("utf-32-le").encode()
@@ -100,7 +110,7 @@ def _have_operand(codes: np.ndarray, places: np.ndarray) -> np.ndarray:
     near = np.take(codes, places[:, None] + np.arange(-1, 6), mode="clip")
     near[places == 0, 0] = _END  # of no text before
     balanced = ((near[:, 2] != _SPACE) | (near[:, 0] == _SPACE)) & (near[:, 0] != _ASTERISK)  # `**A** is`
-    between = (near[:, 2:6] == _SPACE) | (_KINDS[near[:, 2:6]] == _BRACKET)
+    between = (near[:, 2:6] == _SPACE) | (KINDS[near[:, 2:6]] == BRACKET)
     first = 2 + np.argmin(between, axis=1)
     rows = np.arange(len(places))
     operand, after = near[rows, first], near[rows, first + 1]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_data.filters.flat_text import FlatText, Traces, sparse_positions, where_said
+from distill_data.filters.flat_text import FlatText, Traces, where_said
 
 # Blocks of letters by script, as first and last code point (Unicode 16, Blocks.txt). Signs, digits and emoji are in no
 # script. Japanese writes Han and kana together, so they count as one.
@@ -76,11 +76,11 @@ def other_script_share(traces: Traces) -> np.ndarray:
 
     A completion that has nothing but Latin and single letters has nothing outside: only others are looked at closely.
     """
+    from distill_data.filters.text_loops import rows_beyond_latin
+
     text = traces.completion
-    flat = text.text
-    others = sparse_positions((flat >= _FIRST_OTHER_LEAD) & (flat != _SIGNS_LEAD))
-    single = (flat[others] < _THREE_BYTES_LEAD) & (text.bytes[others + 2] < _FIRST_OTHER_LEAD)
-    rows = np.flatnonzero(text.row_counts(others[~single]))
+    leads = (_FIRST_OTHER_LEAD, _SIGNS_LEAD, _THREE_BYTES_LEAD)
+    rows = np.flatnonzero(rows_beyond_latin(text.bytes, text.offsets, *leads))
     shares = np.zeros(len(text.valid))
     if len(rows):
         shares[rows] = _shares(pc.replace_substring_regex(traces["completion"].take(pa.array(rows)), _NO_PROSE, " "))
@@ -89,16 +89,9 @@ def other_script_share(traces: Traces) -> np.ndarray:
 
 def _shares(texts: pa.ChunkedArray) -> np.ndarray:
     """Per text, the share of words outside its most frequent script: float64."""
+    from distill_data.filters.text_loops import script_words
+
     text = FlatText.of(texts)
-    code_points = np.frombuffer(text.text.tobytes().decode().encode("utf-32-le"), np.uint32)
-    scripts = _SCRIPT_OF[code_points]
-    lengths = np.asarray(pc.utf8_length(texts)) + 1  # with the newline
-    lengths[0] += 1
-    rows = np.repeat(np.arange(len(texts)), lengths)
-    begins = np.append(True, scripts[1:] != scripts[:-1])
-    goes_on = np.append(scripts[1:] == scripts[:-1], False)
-    words = np.flatnonzero((scripts == _HAN) | ((scripts > 0) & begins & goes_on))
-    kinds = len(SCRIPTS) + 1
-    counts = np.bincount(rows[words] * kinds + scripts[words], minlength=len(texts) * kinds).reshape(-1, kinds)
+    counts = script_words(text.bytes, text.offsets, _SCRIPT_OF, len(SCRIPTS) + 1, _HAN)
     total = counts.sum(axis=1)
     return 1.0 - counts.max(axis=1) / np.maximum(total, 1) - (total == 0)

@@ -82,6 +82,7 @@ def page_html(corpus: Corpus, found: Gathered, decode: Decode | str) -> str:
                 "teacher": _yaml(manifest.teacher),
                 "tokenizer": _yaml(manifest.tokenizer),
                 "prompt sources": _yaml(manifest.prompts.sources),
+                **({"benchmarks": _yaml(manifest.prompts.benchmarks)} if manifest.prompts.benchmarks else {}),
             },
             files=manifest.files[:FILES_SHOWN],
             more_files=max(0, len(manifest.files) - FILES_SHOWN),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ class PromptSet:
     """Prompts that are ready to be asked.
 
     `table` has PROMPT_SCHEMA, one row per prompt_id; `dropped` adds `drop_reason` (`empty_prompt`,
-    `empty_completion`, `duplicate_prompt`) and `drop_detail`; `revisions` says per source label what exactly was read.
+    `empty_completion`, `duplicate_prompt`) and `drop_detail`; `revisions` says per source label what exactly was read,
+    and `benchmarks` the same of what it was compared with: its texts' hash and how many prompts touched it.
     """
 
     table: pa.Table
     dropped: pa.Table
     revisions: dict[str, dict[str, Any]]
+    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, rows: np.ndarray) -> pa.Table:
         """The prompts at `rows` (ascending); `table.take` would copy every prompt to get them."""

@@ -125,7 +125,7 @@ def _may_be_compared(given: str, expected: str) -> bool:
 
 
 def _equal(expected: str, given: str) -> bool:
-    math_verify, _ = _library()
+    math_verify, _ = import_math_verify()
     right, value = _parsed(expected), _parsed(given)
     if not right or not value:
         return False
@@ -136,7 +136,7 @@ def _equal(expected: str, given: str) -> bool:
 @lru_cache(maxsize=1024)  # a prompt's samples share its reference
 def _parsed(expression: str) -> tuple[Any, ...]:
     """What math-verify reads in an expression: a sympy object and the text; of both none where it can read nothing."""
-    math_verify, latex_only = _library()
+    math_verify, latex_only = import_math_verify()
     text = f"${_DELIMITERS.sub('', expression)}$" if not _JOINED.fullmatch(expression) else expression
     return tuple(math_verify.parse(text, latex_only, extraction_mode="first_match", parsing_timeout=None))
 
@@ -152,8 +152,8 @@ def _decimals(right: Any) -> int:
 
 
 @cache
-def _library() -> tuple[Any, list[Any]]:
-    """math-verify, loaded when it is needed (a second), and the extraction that reads LaTeX only."""
+def import_math_verify() -> tuple[Any, list[Any]]:
+    """Load math-verify (a second): it, and the extraction that reads LaTeX only."""
     import math_verify
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off

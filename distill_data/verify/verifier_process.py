@@ -16,9 +16,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from distill_data.errors import DistillDataError
-from distill_data.judge_config import PythonJudge
+from distill_data.judge_config import MathJudge, PythonJudge, ReasoningGymJudge
+from distill_data.prompts.reasoning_gym import import_reasoning_gym
 from distill_data.records import Prompt
 from distill_data.verify.judge import Verifier, make_verifier
+from distill_data.verify.math import import_math_verify
 from distill_data.verify.python import PythonVerifier
 
 IDLE = -1
@@ -67,6 +69,10 @@ def _load(judge: Any, connection: Connection) -> Verifier | None:
         verifier = make_verifier(judge)
         if isinstance(verifier, PythonVerifier):
             verifier.import_function()  # what cannot be imported is the config's fault, not an answer's
+        if isinstance(judge, ReasoningGymJudge):
+            import_reasoning_gym()  # seconds on a busy machine, and no answer's
+        if isinstance(judge, MathJudge):
+            import_math_verify()
     except Exception as error:
         known = isinstance(error, DistillDataError)
         connection.send(str(error) if known else f"{type(error).__name__}: {error}")

@@ -29,6 +29,7 @@ from tests.benchmarks import (
     memory,
     overhead,
     reading,
+    recipe,
     report,
     soft_labels,
     tried_layouts,
@@ -201,6 +202,17 @@ def test_deduplication(tmp_path: Path) -> None:
     deduplication.main(["--sizes", "60", "--out", str(tmp_path)])
     cases = published(tmp_path, "deduplication")["cases"]
     assert {"prompts", "samples", "decontamination"} <= {*cases}
+
+
+def test_recipe(tmp_path: Path) -> None:
+    recipe.main(["--sizes", "40,600", "--out", str(tmp_path)])
+    sizes = published(tmp_path, "recipe")["sizes"]
+    assert [size["rows"] for size in sizes] == [40, 600]
+    for size in sizes:
+        assert size["kept"] + sum(size["dropped"].values()) == size["rows"]
+        assert min(size["rows_per_second"], size["tokens_per_second"]) > 0 and size["deciding_peak_mib"] > 0
+    reasons = {"failed_verifier", "near_duplicate_sample", "repetition"}
+    assert reasons <= {*sizes[1]["dropped"]} and sizes[1]["kept"] > 300
 
 
 def test_kills_figures(tmp_path: Path) -> None:

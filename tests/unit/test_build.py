@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from distill_data.build import (
     digest_of,
     existing_version,
     generate_missing,
+    plan_build,
     report_build,
     report_pause,
     work_of,
@@ -21,9 +24,10 @@ from distill_data.config import Config
 from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.read import open_corpus
 from distill_data.corpus.versions import list_versions
-from distill_data.errors import ModelError, TeacherError
+from distill_data.errors import InputError, ModelError, TeacherError
 from distill_data.estimate import UNSEEN_BYTES_PER_TOKEN, estimate_build
 from distill_data.lease import teacher_lease
+from distill_data.screening import prompts_of
 from distill_data.teachers.generation import NO_BUDGET
 from distill_data.teachers.messages import TeacherJob
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
@@ -206,3 +210,23 @@ def test_the_estimate_is_a_rule_of_thumb_until_traces_are_there(config: Config) 
     assert (seen.traces, seen.shards, seen.measured) == (20, 3, True)
     assert seen.tokens == round(20 * mean)
     assert seen.bytes == pytest.approx(done.store.size() / 2, rel=0.01)
+
+
+def test_traces_that_recite_a_benchmark_leave_the_next_version(config: Config, tmp_path: Path) -> None:
+    report = build_corpus(config)
+    texts = open_corpus(report.corpus, config.root).head("traces", "train", 1)["messages"].to_pylist()
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text(json.dumps({"said": f"{texts[0][-1]['content']} {'and so on ' * 13}"}), encoding="utf-8")
+    section = {"benchmarks": [{"path": str(exam), "text": ["said"]}], "ngram": 8, "traces": "drop"}
+    comparing = Config.model_validate({**config.model_dump(), "decontaminate": section})
+    planned = plan_build(comparing, prompts_of(comparing))
+    assert len(planned.plan.missing) == 0 and existing_version(planned) is None
+    manifest, created = assemble_version(planned, lambda *_: None)
+    assert created and manifest.version == 2 and manifest.dropped["recited_benchmark"] >= 1
+    assert manifest.prompts.benchmarks["exam"]["traces"] == manifest.dropped["recited_benchmark"]
+    assert existing_version(planned) == manifest
+    exam.write_text(json.dumps({"said": "something else that nobody ever says"}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"benchmark 'exam' has changed since .*: build again"):
+        assemble_version(replace(planned, config=changed(comparing, validation={"seed": 9})), lambda *_: None)
+    later = plan_build(comparing, prompts_of(comparing))
+    assert digest_of(later) != manifest.digest

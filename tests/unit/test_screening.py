@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from distill_data.config import Config
 from distill_data.corpus.assemble import assemble
+from distill_data.corpus.digest import corpus_digest
+from distill_data.corpus.manifest import Manifest
+from distill_data.corpus.read import Corpus
+from distill_data.corpus.versions import version_folder
 from distill_data.errors import CorpusError, InputError
+from distill_data.filters.benchmark_texts import load_benchmarks
 from distill_data.prompts import PromptSet
+from distill_data.report import corpus_summary
 from distill_data.screening import prompts_of
 from tests.unit.corpus.conftest import MakeJob, make_job, make_prompts, make_trace
 
@@ -58,6 +67,61 @@ def test_a_prompt_with_text_of_a_benchmark_is_dropped_and_the_benchmark_named(tm
     ((text, reason, detail),) = dropped(found)
     assert (text, reason) == (held, "contaminated")
     assert detail.startswith("benchmark trains: ") and "'a train leaves the station" in detail
+
+    facts = found.benchmarks["trains"]
+    assert (facts["path"], facts["texts"], facts["prompts"]) == (test, 1, 1) and len(facts["texts_sha256"]) == 64
+
+
+def recital(folder: Path, make_job: MakeJob, **section: Any) -> tuple[Manifest, Path]:
+    """A corpus of which one trace recites a benchmark and one is short, assembled."""
+    folder.mkdir(exist_ok=True)
+    exam = lines(folder / "exam.jsonl", [{"question": ROADS.format(n=120), "short": "It is 3."}])
+    said = [f"<think>I know this one. {ROADS.format(n=120)} </think>It is 3.", "It is 3.", "It is 4 then."]
+    prompts = make_prompts(1)
+    traces = [make_trace(prompts[0], sample, text) for sample, text in enumerate(said)]
+    benchmark = {"path": exam, "text": ["question", "short"], "name": "trains"}
+    job = make_job(prompts, traces, root=folder, decontaminate={"benchmarks": [benchmark], **section})
+    benchmarks, facts = load_benchmarks(job.config.decontaminate)
+    compared = benchmarks if job.config.decontaminate.traces == "drop" else None
+    pinned = {label: {**fact, "prompts": 0} for label, fact in facts.items()}
+    job = replace(job, benchmarks=compared, prompts=replace(job.prompts, benchmarks=pinned))
+    manifest = assemble(job, lambda progress: None)
+    return manifest, version_folder(job.config.root, job.config.name, manifest.version)
+
+
+def test_a_trace_that_recites_a_benchmark_is_set_aside_with_its_name(tmp_path: Path, make_job: MakeJob) -> None:
+    manifest, folder = recital(tmp_path, make_job, traces="drop")
+    assert manifest.dropped == {"recited_benchmark": 1} and manifest.counts["kept"] == 2
+    facts = manifest.prompts.benchmarks["trains"]
+    assert (facts["prompts"], facts["traces"], facts["texts"]) == (0, 1, 2)
+    (row,) = pq.read_table(folder / "rejected").to_pylist()
+    assert row["drop_reason"] == "recited_benchmark" and row["sample_index"] == 0
+    assert row["drop_detail"].startswith("benchmark trains: ") and "such as 'a train leaves the" in row["drop_detail"]
+    assert "`trains`: 0 prompts and 1 traces with its text" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "0 prompts, 1 traces touched it" in corpus_summary(Corpus(folder, manifest))
+
+
+def test_recitals_stay_where_they_are_not_asked_about_or_few_enough(tmp_path: Path, make_job: MakeJob) -> None:
+    manifest, folder = recital(tmp_path / "off", make_job)
+    assert manifest.counts["kept"] == 3 and "traces" not in manifest.prompts.benchmarks["trains"]
+    assert "`trains`: 0 prompts with its text" in (folder / "README.md").read_text(encoding="utf-8")
+    assert recital(tmp_path / "few", make_job, traces="drop", max_trace_ngrams=50)[0].counts["kept"] == 3
+
+
+def test_another_content_of_a_benchmark_is_another_digest(tmp_path: Path) -> None:
+    test = tmp_path / "test.jsonl"
+    section = {"benchmarks": [{"path": str(test), "text": ["question"], "name": "trains"}]}
+
+    def digest_with(question: str) -> tuple[str, str]:
+        lines(test, [{"question": question}])
+        config = settings(tmp_path, [BAKER.format(n=8)], decontaminate=section)
+        prompts = prompts_of(config)
+        finished = pa.table({"prompt_row": [0], "sample_index": [0], "content_digest": ["x"]})
+        return prompts.digest, corpus_digest(config, prompts.digest, "teacher", finished, prompts.benchmarks)
+
+    (prompts, one), (same, two) = digest_with(ROADS.format(n=1)), digest_with(ROADS.format(n=2))
+    assert prompts == same and one != two
+    assert digest_with(ROADS.format(n=1)) == (prompts, one)
 
 
 def test_of_near_duplicates_the_first_one_stays(tmp_path: Path) -> None:

@@ -1,3 +1,6 @@
+# pyarrow makes its compute functions at import, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import json
@@ -6,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from distill_data.dedup_config import BenchmarkSource
+from distill_data.dedup_config import BenchmarkSource, Decontaminate
 from distill_data.errors import InputError
 from distill_data.filters import decontamination
-from distill_data.filters.benchmark_texts import load_benchmark
-from distill_data.filters.decontamination import Benchmarks, BenchmarkTexts, contamination
-from distill_data.filters.normalise import tokens
+from distill_data.filters.benchmark_texts import load_benchmark, load_benchmarks, load_screened_by
+from distill_data.filters.decontamination import Benchmarks, BenchmarkTexts, counts_by_benchmark, details
+from distill_data.filters.normalise import token_hashes, tokens
 
 QUESTION = (
     "Janet's ducks lay 16 eggs per day. She eats three for breakfast every morning and bakes muffins for her friends "
@@ -118,7 +122,11 @@ def test_slices_and_order_change_nothing() -> None:
 
 
 def test_equal_hashes_of_other_words_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill_data.filters.shingles.xxh3_64_intdigest", lambda word: len(word))
+    def by_length(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        words = tokens(texts).flatten().to_pylist()
+        return token_hashes(texts)[0], np.array([len(word) for word in words], np.uint64)
+
+    monkeypatch.setattr("distill_data.filters.shingles.token_hashes", by_length)
     assert rows(index("one two six", "red"), "two one ten", "one two six", "red", "sad") == [1, 2]
 
 
@@ -131,12 +139,22 @@ def test_detail_names_the_benchmark_and_the_share_decides() -> None:
     two = Benchmarks([BenchmarkTexts(name, pa.array(held)) for name, held in (("a", [QUESTION]), ("b", [NUMBERED]))])
     texts = pa.array(["mine", f"{NUMBERED} {QUESTION}", NUMBERED])
     found = two.touched(texts)
-    first, both, last = contamination(found, 3, 0.0).to_pylist()
+    first, both, last = details(found, 3).to_pylist()
     assert first is None
     assert both.startswith("benchmark a: 26 n-grams, such as 'janet s ducks lay")
     assert last.startswith("benchmark b: ") and "such as 'add 12 to 7 take" in last
-    assert contamination(found, 3, 0.6).to_pylist() == [None, None, last]
-    assert contamination(found.slice(0, 0), 2, 0.0).to_pylist() == [None, None]
+    assert details(found.filter(pc.greater(found["share"], 0.6)), 3).to_pylist() == [None, None, last]
+    assert details(found.slice(0, 0), 2).to_pylist() == [None, None]
+    assert counts_by_benchmark(found) == {"a": 1, "b": 2} and counts_by_benchmark(found.slice(0, 0)) == {}
+
+
+def test_recited_texts_are_long_enough_and_beyond_what_is_allowed() -> None:
+    benchmarks = index(QUESTION, SHORT, "42")
+    said = f"Let me recall the question. {QUESTION} Hmm."
+    assert rows(benchmarks, said, SHORT, "42", "Something else") == [0, 1, 2]
+    assert benchmarks.recited(pa.array([said, SHORT, "42", None]))["row"].to_pylist() == [0]
+    ngrams = len(grams([QUESTION], 13)[0])
+    assert [len(benchmarks.recited(pa.array([said]), most)) for most in (ngrams - 1, ngrams)] == [1, 0]
 
 
 def test_benchmarks_are_read_as_prompts_are(tmp_path: Path) -> None:
@@ -152,6 +170,33 @@ def test_benchmarks_are_read_as_prompts_are(tmp_path: Path) -> None:
     assert rows(Benchmarks([read]), f"Please answer: {QUESTION}", "007", "") == [0, 1]
     with pytest.raises(InputError, match=r"source 'exam': .* has no column 'body': use one of 'question'"):
         load_benchmark(BenchmarkSource(path=str(path), text=["body"]))
+
+
+def test_what_is_compared_is_pinned_and_a_change_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "exam.jsonl"
+
+    def write(question: str, answer: str = "18", more: str = "") -> None:
+        path.write_text(json.dumps({"q": question, "a": answer, "more": more}), encoding="utf-8")
+
+    def hash_of(answers: bool = False) -> str:
+        return load_benchmarks(section(answers))[1]["exam"]["texts_sha256"]
+
+    def section(answers: bool = False) -> Decontaminate:
+        source = BenchmarkSource(path=str(path), text=["q"], answer="a")
+        return Decontaminate(benchmarks=[source], answers=answers)
+
+    write(QUESTION)
+    facts = load_benchmarks(section())[1]
+    assert facts["exam"]["texts"] == 1 and facts["exam"]["path"] == str(path)
+    first, with_answers = hash_of(), hash_of(answers=True)
+    write(QUESTION, more="not compared")
+    assert (hash_of(), hash_of(answers=True)) == (first, with_answers) and first != with_answers
+    assert load_screened_by(section(), facts).recited(pa.array([QUESTION]))["row"].to_pylist() == [0]
+    write(QUESTION, answer="19")
+    assert hash_of() == first and hash_of(answers=True) != with_answers
+    write(NUMBERED)
+    with pytest.raises(InputError, match=r"benchmark 'exam' has changed since .*: build again"):
+        load_screened_by(section(), facts)
 
 
 def test_reasons_have_one_line() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distill_data.filters.flat_text import FlatText, Traces, sparse_positions
+from distill_data.filters.flat_text import FlatText, Traces
 from distill_data.filters.measures import MEASURES
 from distill_data.filters.personal_data import is_iban, is_public_ip, passes_luhn
 from tests.unit.filters import slow_measures
@@ -64,6 +64,17 @@ def test_as_plain_python_does_it(name: str, slow: Callable[[str], float]) -> Non
         np.testing.assert_allclose(found, [slow(text) for text in texts], rtol=1e-6, err_msg=repr(texts))
 
 
+@pytest.mark.parametrize("name", ["longest_paragraph", "repetition", "other_script_share"])
+def test_all_planes_of_unicode_as_plain_python_does_it(name: str) -> None:
+    source = random.Random(name)
+    codes = [chr(code) for code in range(0, 0x110000, 7) if not 0xD800 <= code < 0xE000 and chr(code) not in "$`\\</"]
+    source.shuffle(codes)
+    texts = ["".join(codes[start : start + 300]) for start in range(0, len(codes), 300)]
+    texts += ["".join(source.choices("ab \n\t\r\0\x1f" + "".join(source.sample(codes, 5)), k=80)) for _ in range(200)]
+    found = measured(name, texts)
+    np.testing.assert_allclose(found, [getattr(slow_measures, name)(text) for text in texts], rtol=1e-6, atol=1e-7)
+
+
 def test_compression_is_that_of_every_text_alone() -> None:
     source = random.Random(2)
     texts = [random_text(source) for _ in range(50)]
@@ -111,13 +122,6 @@ def test_flat_text_has_a_newline_on_both_sides_of_every_row() -> None:
     assert text.rows_with([b"b\n", b"\n\n"]).tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
-def test_sparse_positions(share: float) -> None:
-    for size in (0, 1, 7, 8, 9, 1001):
-        mask = np.random.default_rng(size).random(size) < share
-        np.testing.assert_array_equal(sparse_positions(mask), np.flatnonzero(mask))
-
-
 def random_labels(source: random.Random) -> tuple[list[list[int]], list[list[float]], list[list[float]]]:
     counts, supports, sampled = [], [], []
     for _ in range(source.randint(1, 9)):
@@ -145,6 +149,20 @@ def test_labels_as_plain_python_does_it(monkeypatch: pytest.MonkeyPatch) -> None
         cut = {"support_logprobs": half.slice(1)}
         sliced = measured("mean_entropy", pa.array(counts, SCHEMA["support_counts"]).slice(1), **cut)
         np.testing.assert_array_equal(sliced, found[1:])
+
+
+def test_supports_are_summed_as_numpy_sums_them() -> None:
+    """To the last bit: what a version keeps must not depend on who adds."""
+    from distill_data.filters.label_loops import support_terms
+
+    draw = np.random.default_rng(4)
+    counts = draw.permutation(np.tile(np.arange(256), 6)).astype(np.uint8)
+    p_and_term = draw.random((2**16, 2), np.float32)
+    bits = draw.integers(0, 2**16, counts.sum(), np.uint16)
+    inside, terms = support_terms(bits, counts, p_and_term)
+    starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))[:-1]
+    assert (inside[counts > 0] == np.add.reduceat(p_and_term[bits, 0], starts[counts > 0])).all()
+    assert not inside[counts == 0].any() and (terms == p_and_term[bits, 1]).all()
 
 
 def test_labels_that_are_not_there() -> None:

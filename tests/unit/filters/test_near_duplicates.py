@@ -178,7 +178,6 @@ def test_samples_in_many_runs_and_in_none(monkeypatch: pytest.MonkeyPatch) -> No
     whole = alike_samples(texts, groups, 0.8)
     assert (whole // 4).tolist() == groups.tolist() and (whole != np.arange(300)).any()
     monkeypatch.setattr("distill_data.filters.alike_samples._RUN_BYTES", 1000)
-    monkeypatch.setattr("distill_data.filters.alike_samples._MOST_CELLS", 100)
     assert alike_samples(texts, groups, 0.8).tolist() == whole.tolist()
     assert alike_samples(texts[:0], groups[:0], 0.8).tolist() == []
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from distill_data.filter_config import Filters
 from distill_data.filters import DROP_REASONS, drop_reasons
 from distill_data.filters.alike_samples import SAMPLE_REASONS
-from distill_data.filters.decontamination import CONTAMINATION_REASONS
+from distill_data.filters.decontamination import CONTAMINATION_REASONS, RECITAL_REASONS
 from distill_data.filters.mixing import MIX_REASONS
 from distill_data.filters.near_duplicates import PROMPT_REASONS
 from distill_data.filters.selection import SELECTION_REASONS
@@ -98,5 +98,5 @@ def test_every_reason_is_explained() -> None:
     trace_errors = set(re.findall(r"`(\w+_\w+)`", (Trace.__doc__ or "").split("`finish_reason`")[0]))
     assert len(trace_errors) == 6
     prompts = {"empty_prompt", "empty_completion", "duplicate_prompt", *PROMPT_REASONS, *CONTAMINATION_REASONS}
-    elsewhere = {*CONTENT_REASONS, *SELECTION_REASONS, *MIX_REASONS, *SAMPLE_REASONS}
+    elsewhere = {*RECITAL_REASONS, *CONTENT_REASONS, *SELECTION_REASONS, *MIX_REASONS, *SAMPLE_REASONS}
     assert given | trace_errors | prompts | elsewhere == set(DROP_REASONS)

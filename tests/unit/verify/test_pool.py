@@ -102,3 +102,25 @@ def test_a_killed_build_leaves_no_verifier_behind() -> None:
     while psutil.pid_exists(verifier) and psutil.Process(verifier).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+LOADING = """
+import sys
+from multiprocessing import Pipe
+from pydantic import TypeAdapter
+from distill_data.judge_config import Judge
+from distill_data.verify.verifier_process import _load
+
+ours, theirs = Pipe()
+assert _load(TypeAdapter(Judge).validate_python({"verifier": sys.argv[1]}), theirs) is not None
+print(ours.recv(), sys.argv[2] in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("verifier", "package"), [("reasoning_gym", "reasoning_gym"), ("math", "math_verify")])
+def test_packages_are_imported_before_the_first_answers_time_runs(verifier: str, package: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, verifier, package], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stdout.split() == ["None", "True"], done.stderr
