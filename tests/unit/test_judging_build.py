@@ -183,7 +183,6 @@ def test_a_judge_that_is_cut_gives_no_verdict_until_it_has_more_room(
 ) -> None:
     says(lambda _: "Score: 5\nScore: 5")
     cut = judged(tmp_path, tiny_model, {"sampling": {"max_tokens": 11}})
-    cut = changed(cut, keep={})
     with pytest.raises(DistillDataError, match="verifier_error"):
         build(cut)
     judge = cut.model_dump()["judge"]
@@ -222,25 +221,19 @@ def test_a_budget_covers_judging_and_the_next_build_goes_on(config: Config, runs
     assert build(config)[1]
 
 
-def test_a_half_judged_corpus_is_judged_to_its_end(config: Config, runs: list[int]) -> None:
+def test_a_half_judged_corpus_is_judged_to_its_end(tmp_path: Path, tiny_model: Path) -> None:
     """What a killed judging build had committed is never asked again."""
+    config = changed(judged(tmp_path, tiny_model, {"engine": {"max_num_seqs": 2}}), storage={"flush_rows": 4})
     planned, _ = generate_missing(plan(config), lambda _: None)
-    generate_verdicts(planned, lambda _: None)
+    whole = generate_verdicts(planned, lambda _: None)
     store = judging_of(planned).store
-    parts = store.parts()
-    assert len(parts) == 1
-    traces = committed(store)
-    lost = changed(config, storage=config.storage.model_dump() | {"flush_rows": 4}, root=f"{config.root}-2")
-    planned, _ = generate_missing(plan(lost), lambda _: None)
-    generate_verdicts(planned, lambda _: None)
-    half = judging_of(planned).store
-    for name in half.parts()[::2]:
-        (half.folder / name).unlink()
-    kept = committed(half)
-    assert 0 < len(kept) < len(traces)
-    again = generate_verdicts(plan(lost), lambda _: None)
-    assert again.traces == len(traces) - len(kept)
-    assert set(committed(half).values()) == {1} and len(committed(half)) == len(traces)
+    for name in store.parts()[::2]:
+        (store.folder / name).unlink()
+    kept = committed(store)
+    assert 0 < len(kept) < whole.traces
+    again = generate_verdicts(plan(config), lambda _: None)
+    assert again.traces == whole.traces - len(kept)
+    assert set(committed(store).values()) == {1} and len(committed(store)) == whole.traces
 
 
 def test_the_estimate_counts_what_there_is_to_judge(config: Config) -> None:
