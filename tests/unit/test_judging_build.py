@@ -138,7 +138,7 @@ def test_another_pass_score_reads_the_same_verdicts(config: Config, runs: list[i
     judge = config.model_dump()["judge"] | {"pass_score": 0.25}
     other, created, _ = build(changed(config, judge=judge))
     assert created and len(runs) == 2
-    assert other.statistics["pass_rate"] > first.statistics["pass_rate"]
+    assert (other.statistics["pass_rate"] or 0.0) > (first.statistics["pass_rate"] or 0.0)
 
 
 @pytest.mark.parametrize("change", [{"rubric": "Only brevity counts."}, {"highest": 6}])

@@ -17,7 +17,9 @@ QUESTION = Prompt([{"role": "user", "content": "What is 2 + 2?"}], "sums", "4")
 
 def judge(**keys: Any) -> LlmJudge:
     tree = {"verifier": "llm_judge", "teacher": {"model": "/judge"}} | keys
-    return TypeAdapter(Judge).validate_python(tree)
+    made: Any = TypeAdapter(Judge).validate_python(tree)
+    assert isinstance(made, LlmJudge)
+    return made
 
 
 def asked(answer: str, prompt: Prompt = QUESTION, **keys: Any) -> str:
