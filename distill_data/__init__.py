@@ -6,12 +6,13 @@ The modules in reading order, low to high; a module imports only what stands abo
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 section        what a section of the config is
+sampling_config  the section `sampling` of a source: what is sampled otherwise
+teacher_config  the section `teacher`: everything that decides what it says, and how it is run
 judge_config   the section `judge`: which verifier scores answers, and how
 prompt_config  the sections of prompt sources
 filter_config  the section `filters`: which traces are dropped by what they say
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
-teacher_config  the section `teacher`: everything that decides what it says, and how it is run
 student_config  the section `student`: who learns, and what is minimised
 config         the config tree: every key, its type, default and meaning
 config_problems  what is wrong with a config, in one phrase each
@@ -42,10 +43,12 @@ filters        drop rules and their reasons; duplicates; benchmarks that must no
 corpus         assemble a version, its manifest and card; open it; verify it
 export         a version as files that other trainers read
 page           a version's report as one HTML page
+judging        what models that judge are asked: a job of their own
 screening      a config's prompts without those of benchmarks and those that came before
 student        dataset, losses, training and evaluation of a student
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
+judging_build  the step in which models judge
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
+
+import pyarrow as pa
 
 from distill_data import config
 from distill_data.corpus.assemble import Assembly, AssemblyProgress, assemble
@@ -20,13 +22,14 @@ from distill_data.corpus.versions import version_folder, version_with_digest
 from distill_data.errors import TeacherError
 from distill_data.filters.benchmark_texts import load_screened_by
 from distill_data.filters.decontamination import Benchmarks
+from distill_data.judge_config import LlmJudge
+from distill_data.judging import answers_to, judges_prompts, judging_job, judging_prompts, model_judges
 from distill_data.lease import Busy
 from distill_data.models import load_tokenizer
 from distill_data.page import write_page
 from distill_data.page.texts import token_texts
 from distill_data.planning import Plan, Retries, make_plan, sampled_as
 from distill_data.prompts import PromptSet, save_prompts
-from distill_data.reasoning import Splitter, split_completion
 from distill_data.session import teacher_session
 from distill_data.teacher_identity import TeacherIdentity, identify_teacher
 from distill_data.teachers.generation import (
@@ -38,7 +41,7 @@ from distill_data.teachers.generation import (
     Work,
 )
 from distill_data.teachers.pool import TeacherPool
-from distill_data.teachers.vllm_reasoning import parser_splitter
+from distill_data.teachers.vllm_reasoning import splitter_of
 from distill_data.trace_store import TraceStore
 
 
@@ -52,6 +55,16 @@ class BuildPlan:
     store: TraceStore
     plan: Plan
     retry_failed: bool = False
+
+    @cached_property
+    def judgings(self) -> list[BuildPlan]:
+        """The build of every model that judges: what it is asked about the finished traces, and what it said so far."""
+        return [plan_judging(self, judge) for judge in model_judges(self.config)]
+
+    @property
+    def unjudged(self) -> int:
+        """Verdicts that models have still to give on the finished traces."""
+        return sum(len(judging.plan.missing) for judging in self.judgings)
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,8 @@ class BuildReport:
     engine_seconds: float
     tokens_per_second: float
     soft_label_bytes_per_token: float | None
+    model_verdicts: int = 0  # that models gave in this build
+    judge_tokens: int = 0  # that they took for it
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,9 @@ class BuildPause:
     generated_traces: int
     generated_tokens: int
     missing_traces: int
+    model_verdicts: int = 0
+    judge_tokens: int = 0
+    missing_verdicts: int = 0  # on the traces that are there
 
 
 def plan_build(settings: config.Config, prompts: PromptSet, retry_failed: bool = False) -> BuildPlan:
@@ -100,6 +118,20 @@ def plan_build(settings: config.Config, prompts: PromptSet, retry_failed: bool =
     return BuildPlan(
         settings, prompts, identity, store, plan_traces(settings, prompts, store, retry_failed), retry_failed
     )
+
+
+def plan_judging(build: BuildPlan, judge: LlmJudge) -> BuildPlan:
+    """The build in which a model judges the answers that are there."""
+    finished, prompts = build.plan.finished, build.prompts
+    own = judges_prompts(build.config, judge, prompts.table)[finished["prompt_row"].to_numpy()]
+    split = splitter_of(build.config.teacher, build.identity.source)
+    asked = judging_prompts(judge, answers_to(prompts, build.store, finished.filter(pa.array(own)), split))
+    return plan_build(judging_job(build.config, judge), asked, build.retry_failed)
+
+
+def replanned(build: BuildPlan) -> BuildPlan:
+    """The build against what the store holds now."""
+    return replace(build, plan=plan_traces(build.config, build.prompts, build.store))
 
 
 def generate_missing(
@@ -164,11 +196,13 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
         TeacherError: traces are still missing.
         InputError: a benchmark cannot be read, or has changed since the prompts were compared with it.
     """
-    done = replace(build, plan=plan_traces(build.config, build.prompts, build.store))
+    done = replace(replanned(build), retry_failed=False)
     if len(done.plan.missing):
         raise TeacherError(
             f"{len(done.plan.missing)} of {done.plan.wanted} traces are still missing: run the same command again"
         )
+    if done.unjudged:
+        raise TeacherError(f"{done.unjudged:,} verdicts of models are still missing: run the same command again")
     if (existing := existing_version(done)) is not None:
         return existing, False
     job = Assembly(
@@ -180,7 +214,7 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
         teacher=build.identity.ingredients,
         tokenizer=build.store.description()["tokenizer"],
         digest=digest_of(done),
-        split=_splitter(build),
+        split=splitter_of(build.config.teacher, build.identity.source),
         benchmarks=_benchmarks(build),
         write_report=partial(_write_report, build),
     )
@@ -217,30 +251,29 @@ def _benchmarks(build: BuildPlan) -> Benchmarks | None:
     return load_screened_by(section, build.prompts.benchmarks) if section.traces == "drop" else None
 
 
-def _splitter(build: BuildPlan) -> Splitter:
-    """What tells thinking from answer: the parser that the config names, or its tags."""
-    teacher = build.config.teacher
-    if teacher.reasoning_parser is None:
-        return partial(split_completion, reasoning=teacher.reasoning)
-    return parser_splitter(teacher, load_tokenizer(build.identity.source, trust_remote_code=teacher.trust_remote_code))
-
-
 def digest_of(build: BuildPlan) -> str:
     """The digest of the version that this build's finished traces give."""
+    judged = [judging.plan.finished for judging in build.judgings]
     prompts, finished = build.prompts, build.plan.finished
-    return corpus_digest(build.config, prompts.digest, build.store.teacher_id, finished, prompts.benchmarks)
+    return corpus_digest(build.config, prompts.digest, build.store.teacher_id, finished, prompts.benchmarks, judged)
 
 
 def existing_version(build: BuildPlan) -> Manifest | None:
     """The version that this build would give, if nothing is missing and it exists already."""
-    if len(build.plan.missing):
+    if len(build.plan.missing) or build.unjudged:
         return None
     root, name = build.config.root, build.config.name
     version = version_with_digest(root, name, digest_of(build))
     return None if version is None else read_manifest(version_folder(root, name, version))
 
 
-def report_build(build: BuildPlan, generation: GenerationReport, manifest: Manifest, created: bool) -> BuildReport:
+def report_build(
+    build: BuildPlan,
+    generation: GenerationReport,
+    manifest: Manifest,
+    created: bool,
+    judging: GenerationReport = NOTHING_GENERATED,
+) -> BuildReport:
     """The figures of a finished build."""
     statistics = manifest.statistics
     return BuildReport(
@@ -263,15 +296,22 @@ def report_build(build: BuildPlan, generation: GenerationReport, manifest: Manif
         engine_seconds=round(generation.engine_seconds, 2),
         tokens_per_second=round(generation.tokens_per_second, 1),
         soft_label_bytes_per_token=statistics.get("soft_label_bytes_per_token"),
+        model_verdicts=judging.traces,
+        judge_tokens=judging.tokens,
     )
 
 
-def report_pause(build: BuildPlan, generation: GenerationReport) -> BuildPause:
+def report_pause(
+    build: BuildPlan, generation: GenerationReport, judging: GenerationReport = NOTHING_GENERATED
+) -> BuildPause:
     """The figures of a build that paused."""
     return BuildPause(
         corpus=build.config.name,
-        paused=generation.paused or "",
+        paused=generation.paused or judging.paused or "",
         generated_traces=generation.traces,
         generated_tokens=generation.tokens,
         missing_traces=len(build.plan.missing) - generation.traces,
+        model_verdicts=judging.traces,
+        judge_tokens=judging.tokens,
+        missing_verdicts=0 if generation.paused else replanned(build).unjudged,
     )

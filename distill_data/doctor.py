@@ -13,6 +13,8 @@ from distill_data.build import BuildPlan, plan_build
 from distill_data.config import Config
 from distill_data.errors import ConfigError, DistillDataError, InputError, ModelError
 from distill_data.estimate import estimate_build
+from distill_data.judge_config import LlmJudge
+from distill_data.judging import example_answers, judging_job, judging_prompts
 from distill_data.models import load_tokenizer
 from distill_data.prompts import PromptSet
 from distill_data.records import Prompt, table_to_prompts
@@ -155,11 +157,28 @@ def check_reasoning(plan: BuildPlan, tokenizer: Any) -> str:
 
 
 def check_judges(plan: BuildPlan) -> str:
-    """Every verifier starts, in a process as it will when answers are judged."""
+    """Every verifier starts, in a process as it will when answers are judged; every model that judges can be asked."""
     judges = plan.config.judges
     for judge in judges:
-        VerifierPool(judge.model_copy(update={"processes": 1})).close()
+        if isinstance(judge, LlmJudge):
+            _check_model_judge(plan, judge)
+        else:
+            VerifierPool(judge.model_copy(update={"processes": 1})).close()
     return f"{', '.join(judge.verifier for judge in judges)} can judge"
+
+
+def _check_model_judge(plan: BuildPlan, judge: LlmJudge) -> None:
+    """A judge's model is there, its template renders what it will be asked, and that fits its context."""
+    sample = plan.prompts.table.slice(0, SAMPLED_PROMPTS)
+    try:
+        judging = plan_build(judging_job(plan.config, judge), judging_prompts(judge, example_answers(sample)))
+        tokenizer = _load_tokenizer(judging)
+        check_template(judging, tokenizer)
+        check_context(judging, tokenizer)
+        if judge.teacher.reasoning_parser is not None:
+            check_reasoning(judging, tokenizer)
+    except DistillDataError as error:
+        raise type(error)(f"the teacher of judge: {error}") from error
 
 
 def check_disk(plan: BuildPlan) -> str:

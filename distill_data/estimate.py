@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from distill_data.build import BuildPlan
+from distill_data.judging import judges_prompts, model_judges
 from distill_data.planning import sampled_as
 
 # Where the store holds nothing yet: half of what it may be at most, and the size measured for a high-entropy teacher.
@@ -27,6 +28,9 @@ class Estimate:
     tokens_at_most: int
     bytes: int
     measured: bool
+    verdicts: int = 0  # that models have to give: on what is there, and on what is missing
+    judge_tokens: int = 0
+    judge_tokens_at_most: int = 0
 
 
 def estimate_build(build: BuildPlan) -> Estimate:
@@ -39,14 +43,33 @@ def estimate_build(build: BuildPlan) -> Estimate:
     if len(finished):
         tokens = missing * pc.sum(finished["completion_tokens"]).as_py() / len(finished)
         per_token = build.store.size() / max(1, pc.sum(build.store.index()["completion_tokens"]).as_py())
+    verdicts, judge_tokens, judge_most = _judging(build)
     return Estimate(
         traces=missing,
         shards=-(-missing // build.config.storage.shard_size),
         tokens=round(tokens),
         tokens_at_most=at_most,
-        bytes=round(tokens * per_token),
+        bytes=round(tokens * per_token + judge_tokens * UNSEEN_BYTES_PER_TOKEN),
         measured=len(finished) > 0,
+        verdicts=verdicts,
+        judge_tokens=judge_tokens,
+        judge_tokens_at_most=judge_most,
     )
+
+
+def _judging(build: BuildPlan) -> tuple[int, int, int]:
+    """Verdicts of models, their tokens, and those at most: on the answers that are there, and one a missing trace."""
+    verdicts = tokens = most = 0
+    for judge, judging in zip(model_judges(build.config), build.judgings, strict=True):
+        known = estimate_build(judging)
+        own = judges_prompts(build.config, judge, build.prompts.table)[build.plan.missing["prompt_row"].to_numpy()]
+        unseen = int(own.sum()) * judge.teacher.sampling.samples
+        unseen_most = unseen * judge.teacher.sampling.max_tokens
+        each = known.tokens / known.traces if known.measured and known.traces else None
+        verdicts += known.traces + unseen
+        tokens += known.tokens + round(unseen_most * UNSEEN_SHARE_OF_MAX_TOKENS if each is None else unseen * each)
+        most += known.tokens_at_most + unseen_most
+    return verdicts, tokens, most
 
 
 def _most_tokens(build: BuildPlan) -> np.ndarray:

@@ -5,11 +5,26 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from distill_data.section import Options, Section
+from distill_data.teacher_config import Teacher
 
 TIMEOUT_SECONDS, CODE_TIMEOUT_SECONDS = 10.0, 300.0
+
+MAX_DIGIT = 9
+RUBRIC = """\
+Grade how well the answer answers the question: whether it is correct, complete, and free of errors in its reasoning.
+Where a reference is given it is right, and an answer that contradicts it gets the lowest grade.
+The highest grade is for an answer without any fault, the lowest for one that is wrong, empty or beside the point."""
 
 _FUNCTION = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -36,12 +51,6 @@ class JudgeSection(Section):
     """Which verifier scores the answers."""
     pass_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A trace passes with at least this score (0 to 1)."""
-    timeout_seconds: Annotated[PositiveFloat, Field(exclude_if=lambda seconds: seconds == TIMEOUT_SECONDS)] = (
-        TIMEOUT_SECONDS
-    )
-    """A verifier that takes longer on one answer is ended, and the row is marked with an error."""
-    processes: Annotated[PositiveInt | None, Field(exclude_if=lambda processes: processes is None)] = None
-    """Processes that judge at once; one per core when left out. Changes no verdict."""
 
     @property
     def needs_reference(self) -> bool:
@@ -49,35 +58,46 @@ class JudgeSection(Section):
         return True
 
 
-class ExactJudge(JudgeSection):
+class RuleJudge(JudgeSection):
+    """What every verifier has that is a program: it runs in processes of its own."""
+
+    timeout_seconds: Annotated[PositiveFloat, Field(exclude_if=lambda seconds: seconds == TIMEOUT_SECONDS)] = (
+        TIMEOUT_SECONDS
+    )
+    """A verifier that takes longer on one answer is ended, and the row is marked with an error."""
+    processes: Annotated[PositiveInt | None, Field(exclude_if=lambda processes: processes is None)] = None
+    """Processes that judge at once; one per core when left out. Changes no verdict."""
+
+
+class ExactJudge(RuleJudge):
     """The answer, or the final answer found in it, is the reference."""
 
     verifier: Literal["exact"]
     """Which verifier scores the answers."""
 
 
-class ReasoningGymJudge(JudgeSection):
+class ReasoningGymJudge(RuleJudge):
     """The scorer of the reasoning_gym task; prompts of other sources are compared as `exact` does."""
 
     verifier: Literal["reasoning_gym"]
     """Which verifier scores the answers."""
 
 
-class MathJudge(JudgeSection):
+class MathJudge(RuleJudge):
     """The final answer is mathematically the reference: LaTeX, fractions, percents, units, sets, intervals."""
 
     verifier: Literal["math"]
     """Which verifier scores the answers."""
 
 
-class ChoiceJudge(JudgeSection):
+class ChoiceJudge(RuleJudge):
     """The answer names the letter of the right choice; naming two is wrong."""
 
     verifier: Literal["choice"]
     """Which verifier scores the answers. References are letters, or texts of the choices in prompt or metadata."""
 
 
-class NumericJudge(JudgeSection):
+class NumericJudge(RuleJudge):
     """The last number of the final answer is the reference's."""
 
     verifier: Literal["numeric"]
@@ -89,7 +109,7 @@ class NumericJudge(JudgeSection):
     """How far the number may be off, whatever its size."""
 
 
-class RegexJudge(JudgeSection):
+class RegexJudge(RuleJudge):
     """The answer matches a pattern."""
 
     verifier: Literal["regex"]
@@ -117,7 +137,7 @@ class RegexJudge(JudgeSection):
         return pattern
 
 
-class JsonSchemaJudge(JudgeSection):
+class JsonSchemaJudge(RuleJudge):
     """The answer, or its last fenced block, is JSON that follows a schema."""
 
     verifier: Literal["json_schema"]
@@ -139,7 +159,7 @@ class JsonSchemaJudge(JudgeSection):
         return schema
 
 
-class PythonJudge(JudgeSection):
+class PythonJudge(RuleJudge):
     """A function of your own scores the answer, with this job's rights."""
 
     verifier: Literal["python"]
@@ -161,7 +181,7 @@ class PythonJudge(JudgeSection):
         return function
 
 
-class CodeJudge(JudgeSection):
+class CodeJudge(RuleJudge):
     """The program in the answer passes the prompt's tests, run in a sandbox."""
 
     verifier: Literal["code"]
@@ -185,7 +205,57 @@ class CodeJudge(JudgeSection):
         return False
 
 
-Judge = Annotated[
+class LlmJudge(JudgeSection):
+    """A second teacher grades the answer by a rubric."""
+
+    verifier: Literal["llm_judge"]
+    """Which verifier scores the answers."""
+    pass_score: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75
+    """A trace passes with at least this score: 0 is the lowest grade, 1 the highest."""
+    teacher: Teacher
+    """Who judges: a section like the config's own `teacher`, with a trace store of its own. With `samples` above 1 an
+    answer's score is the mean of so many verdicts."""
+    rubric: str = RUBRIC
+    """What makes an answer good, and what the grades mean. The question, the reference where there is one, the answer
+    and how to write the verdict are put around it."""
+    lowest: NonNegativeInt = 1
+    """The worst grade."""
+    highest: Annotated[int, Field(ge=1, le=100)] = 5
+    """The best grade."""
+    read: Literal["verdict", "expected"] = "verdict"
+    """`verdict`: the grade that the judge wrote. `expected`: the mean of the grades that it might have written, by the
+    probabilities of that token; for grades of one digit."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether every prompt has to bring the right answer."""
+        return False
+
+    @model_validator(mode="after")
+    def _grades_ascend(self) -> LlmJudge:
+        if self.highest <= self.lowest:
+            raise ValueError(f"lowest is {self.lowest} and highest {self.highest}: make highest the larger one")
+        return self
+
+    @model_validator(mode="after")
+    def _its_teacher_writes(self) -> LlmJudge:
+        if self.teacher.mode != "generate":
+            raise ValueError("the judge's teacher has mode: score, and a judge writes: leave mode out")
+        return self
+
+    @model_validator(mode="after")
+    def _expected_grades_are_tokens(self) -> LlmJudge:
+        if self.read == "expected" and self.highest > MAX_DIGIT:
+            raise ValueError(
+                f"read is expected and highest {self.highest}, which is more than one token: set highest: {MAX_DIGIT} "
+                "or less, or read: verdict"
+            )
+        if self.read == "expected" and self.teacher.soft_labels.kind != "support":
+            raise ValueError("read is expected, which needs the judge's teacher.soft_labels.kind: support")
+        return self
+
+
+Rule = (
     ExactJudge
     | ReasoningGymJudge
     | MathJudge
@@ -194,6 +264,6 @@ Judge = Annotated[
     | RegexJudge
     | JsonSchemaJudge
     | PythonJudge
-    | CodeJudge,
-    Field(discriminator="verifier"),
-]
+    | CodeJudge
+)
+Judge = Annotated[Rule | LlmJudge, Field(discriminator="verifier")]

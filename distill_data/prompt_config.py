@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from distill_data.judge_config import Judge
-from distill_data.section import Mode, Options, Section, Temperature, TokenIds, TopP
+from distill_data.sampling_config import SamplingOverrides
+from distill_data.section import Mode, Options, Section
 
 # Left out of a version's digest and a manifest's config where it is not set: older versions keep theirs.
 _UNLESS_NONE = Field(exclude_if=lambda value: value is None)
 SourceJudge = Annotated[Judge | None, _UNLESS_NONE]
 SystemPrompt = Annotated[str | None, _UNLESS_NONE]
-
-
-class SamplingOverrides(Section):
-    """What a source samples otherwise than `teacher.sampling`. Part of its prompts' ids, except `samples`."""
-
-    samples: PositiveInt | None = None
-    """Traces per prompt of this source."""
-    temperature: Temperature | None = None
-    """Sampling temperature."""
-    top_p: TopP | None = None
-    """Nucleus sampling."""
-    top_k: NonNegativeInt | None = None
-    """Sample from the k likeliest tokens only; 0 is off."""
-    max_tokens: PositiveInt | None = None
-    """A trace is cut after this many completion tokens."""
-    stop_token_ids: TokenIds | None = None
-    """Token ids that end a trace, beside EOS, in place of the teacher's."""
-
-    @model_validator(mode="after")
-    def _something_is_set(self) -> SamplingOverrides:
-        if not self.model_dump(exclude_none=True):
-            raise ValueError(f"sets nothing: give one of {', '.join(type(self).model_fields)}, or leave sampling: out")
-        return self
-
-    def of_a_trace(self) -> dict[str, Any] | None:
-        """What is overridden for every single trace, so without `samples`; None where that is nothing."""
-        return self.model_dump(exclude_none=True, exclude={"samples"}) or None
 
 
 class ReasoningGymPrompts(Section):

@@ -73,6 +73,14 @@ def plan_summary(report: PlanReport) -> str:
         _line("tokens", f"about {estimate.tokens:,}, at most {estimate.tokens_at_most:,} ({basis})"),
         _line("size", f"about {estimate.bytes / 1e6:,.1f} MB in the trace store"),
     ]
+    if report.estimate.verdicts:
+        lines.append(
+            _line(
+                "judging",
+                f"{estimate.verdicts:,} verdicts of a model, about {estimate.judge_tokens:,} tokens, at most "
+                f"{estimate.judge_tokens_at_most:,}",
+            )
+        )
     return "\n".join(lines)
 
 
@@ -157,6 +165,8 @@ def build_summary(report: BuildReport | BuildPause) -> str:
                 f"the engine took {report.load_seconds:.0f} s to load)",
             )
         )
+    if report.model_verdicts:
+        lines.append(_line("judged", f"{report.model_verdicts:,} verdicts of a model, {report.judge_tokens:,} tokens"))
     if report.restarts:
         lines.append(
             _line(
@@ -180,13 +190,17 @@ def build_summary(report: BuildReport | BuildPause) -> str:
 
 def pause_summary(report: BuildPause) -> str:
     """Why a build stopped before its end, and what is left."""
-    return "\n".join(
-        [
-            f"{report.corpus} is paused: {report.paused}",
-            _line("generated", f"{report.generated_traces:,} traces, {report.generated_tokens:,} tokens, all kept"),
-            _line("missing", f"{report.missing_traces:,} traces: the same command goes on"),
-        ]
-    )
+    lines = [
+        f"{report.corpus} is paused: {report.paused}",
+        _line("generated", f"{report.generated_traces:,} traces, {report.generated_tokens:,} tokens, all kept"),
+    ]
+    if report.model_verdicts:
+        lines.append(_line("judged", f"{report.model_verdicts:,} verdicts, {report.judge_tokens:,} tokens, all kept"))
+    if report.missing_verdicts:
+        lines.append(_line("missing", f"{report.missing_verdicts:,} verdicts: the same command goes on"))
+    else:
+        lines.append(_line("missing", f"{report.missing_traces:,} traces: the same command goes on"))
+    return "\n".join(lines)
 
 
 def student_summary(report: StudentReport) -> str:

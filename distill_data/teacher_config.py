@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from distill_data.prompt_config import SamplingOverrides
+from distill_data.sampling_config import SamplingOverrides
 from distill_data.section import Mode, Options, Section, Temperature, TokenIds, TopP
 
 # Arguments of vllm.EngineArgs that change how an engine runs and not what it says.

@@ -1,4 +1,4 @@
-"""The build flow: prompts -> plan -> check -> generate -> assemble."""
+"""The build flow: prompts -> plan -> check -> generate -> judge -> assemble."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from prefect import flow
 
 from distill_data.build import BuildPause, BuildReport, existing_version, report_build, report_pause
 from distill_data.config import Config
+from distill_data.judging import model_judges
 from distill_data.progress import display
 from distill_data.session import early_session
 from distill_data.teachers.generation import NO_BUDGET, NOTHING_GENERATED, Budget
 from flows.reporting import name_run, publish_build_artifacts
-from flows.tasks import assemble_task, check_task, generate_task, load_prompts_task, plan_task
+from flows.tasks import assemble_task, check_task, generate_task, judge_task, load_prompts_task, plan_task
 
 
 @flow(name="build", flow_run_name="build {config.name}", validate_parameters=False)
@@ -29,6 +30,7 @@ def build_corpus(
         prompts = load_prompts_task(config)
         plan = plan_task(config, prompts, retry_failed)
         manifest, created, generation = existing_version(plan), False, NOTHING_GENERATED
+        judging = NOTHING_GENERATED
         if manifest is None:
             display().note(
                 f"{config.name}: {len(prompts.table):,} prompts, {plan.plan.wanted:,} traces wanted, "
@@ -37,10 +39,12 @@ def build_corpus(
             if len(plan.plan.missing):
                 check_task(plan)
                 plan, generation = generate_task(plan, budget, verbose)
-            if generation.paused is not None:
-                return report_pause(plan, generation)
+            if generation.paused is None and model_judges(config):
+                judging = judge_task(plan, generation, budget, verbose)
+            if (generation.paused or judging.paused) is not None:
+                return report_pause(plan, generation, judging)
             manifest, created = assemble_task(plan)
-    report = report_build(plan, generation, manifest, created)
+    report = report_build(plan, generation, manifest, created, judging)
     name_run(f"build {report.corpus}")
     publish_build_artifacts(report)
     return report

@@ -13,6 +13,7 @@ from distill_data.config import Config
 from distill_data.corpus.assemble import AssemblyProgress
 from distill_data.corpus.manifest import Manifest
 from distill_data.doctor import require_ready
+from distill_data.judging_build import generate_verdicts
 from distill_data.progress import display
 from distill_data.prompts import PromptSet
 from distill_data.screening import prompts_of
@@ -51,6 +52,13 @@ def generate_task(plan: BuildPlan, budget: Budget, verbose: bool) -> tuple[Build
     return plan, report
 
 
+@task(name="judge", cache_policy=NO_CACHE)
+def judge_task(plan: BuildPlan, generated: GenerationReport, budget: Budget, verbose: bool) -> GenerationReport:
+    """Have models judge what they did not yet, or as much as is left of the budget."""
+    shown = ShownProgress(start_progress("Verdicts of models"), "verdicts")
+    return generate_verdicts(plan, shown, generated, budget=budget, say=display().note, verbose=verbose)
+
+
 @task(name="assemble", cache_policy=NO_CACHE)
 def assemble_task(plan: BuildPlan) -> tuple[Manifest, bool]:
     """Judge, filter and write a version, unless it exists."""
@@ -66,13 +74,14 @@ def show_assembly(progress: AssemblyProgress) -> None:
 class ShownProgress:
     """Passes generation progress on to the person's display and, every few seconds, to Prefect."""
 
-    def __init__(self, artifact: UUID | None) -> None:
+    def __init__(self, artifact: UUID | None, stage: str = "generate") -> None:
         self._artifact = artifact
+        self._stage = stage
         self._sent_at = time.monotonic()
 
     def __call__(self, progress: GenerationProgress) -> None:
         """Show where generation is."""
-        display().update("generate", progress.traces, progress.wanted, _figures(progress))
+        display().update(self._stage, progress.traces, progress.wanted, _figures(progress))
         if time.monotonic() - self._sent_at >= ARTIFACT_SECONDS:
             self._sent_at = time.monotonic()
             update_progress(self._artifact, 100.0 * progress.traces / max(1, progress.wanted))

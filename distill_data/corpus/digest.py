@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +15,7 @@ from distill_data.config import Config
 from distill_data.identity import sequence_digest
 from distill_data.judge_config import Judge
 from distill_data.records import SCHEMA_VERSION
-from distill_data.teacher_config import Teacher
-from distill_data.teachers.vllm_reasoning import parser_identity
+from distill_data.teachers.vllm_reasoning import split_identity
 from distill_data.verify import verifier_identity
 
 _SLICE = 65_536
@@ -28,6 +27,7 @@ def corpus_digest(
     teacher_id: str,
     finished: pa.Table,
     benchmarks: Mapping[str, Mapping[str, Any]] | None = None,
+    judged: Sequence[pa.Table] = (),
 ) -> str:
     """SHA-256 of everything that decides a version's rows.
 
@@ -40,6 +40,7 @@ def corpus_digest(
         finished: columns prompt_row, sample_index, content_digest, in planned order. Parts and their rows,
             hence shards, machines and kills, change nothing.
         benchmarks: what prompts were compared with; the hashes of their texts count.
+        judged: the same of what models that judge said, a table for each of them.
     """
     teacher = config.teacher
     own_judges = {source.label: source.judge for source in config.prompts if source.judge is not None}
@@ -66,20 +67,14 @@ def corpus_digest(
         inputs["judges"] = {
             label: [_judge_identity(judge), verifier_identity(judge)] for label, judge in own_judges.items()
         }
+    if judged:
+        inputs["judged"] = [sequence_digest({"kind": "judged"}, _row_keys(table)) for table in judged]
     return sequence_digest(inputs, _row_keys(finished))
 
 
-def split_identity(teacher: Teacher) -> dict[str, Any]:
-    """What decides which part of a completion is the answer."""
-    identity: dict[str, Any] = {"reasoning": teacher.reasoning.model_dump(mode="json")}
-    if teacher.reasoning_parser is not None:
-        identity["reasoning_parser"] = parser_identity(teacher.reasoning_parser)
-    return identity
-
-
 def _judge_identity(judge: Judge) -> dict[str, Any]:
-    """A judge's section without how it is run."""
-    return judge.model_dump(mode="json", exclude={"processes"})
+    """A judge's section without how it is run; a model that judges is named by its teacher_id instead."""
+    return judge.model_dump(mode="json", exclude={"processes", "teacher"})
 
 
 def _row_keys(finished: pa.Table) -> Iterator[str]:

@@ -12,13 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_data.corpus.assembly import Assembly
-from distill_data.corpus.digest import split_identity
-from distill_data.judge_config import Judge
+from distill_data.judge_config import Judge, LlmJudge
 from distill_data.records import Prompt, table_to_prompts
+from distill_data.teachers.vllm_reasoning import split_identity
 from distill_data.verify import VerifierPool, verifier_identity
+from distill_data.verify.teacher_verdicts import TeacherVerdicts
 from distill_data.verify.verdict_store import VERDICT_SCHEMA, VerdictStore, judged_as, verdict_keys
 
-UNDECIDED = "^verifier_(timeout|crashed):"  # errors that tell of the machine as much as of the answer: never kept
+# Errors that are never kept: those that tell of the machine as much as of the answer, and those of a model that judges,
+# whose own trace store says what it said and may say it again.
+UNDECIDED = "^(verifier_(timeout|crashed)|judge_(failed|unreadable)):"
 _OUTCOME = pa.schema([("score", pa.float64()), ("verdict_error", pa.string()), ("passed", pa.bool_())])
 
 
@@ -27,8 +30,9 @@ class SourceJudge:
 
     def __init__(self, judge: Judge, job: Assembly):
         self._judge = judge
+        self._root = job.config.root
         self._store = VerdictStore(job.config.root, job.teacher_id, _ingredients(judge, job))
-        self._pool: VerifierPool | None = None
+        self._pool: VerifierPool | TeacherVerdicts | None = None
 
     def verdicts(self, keys: pa.Array, answers: list[str], prompts: pa.Table, prompt_at: np.ndarray) -> pa.Table:
         """Rows of _OUTCOME; answer i is one to row prompt_at[i] of `prompts` (PROMPT_SCHEMA)."""
@@ -50,7 +54,10 @@ class SourceJudge:
 
     def _score(self, keys: pa.Array, answers: list[tuple[str, Prompt]]) -> pa.Table:
         if self._pool is None:
-            self._pool = VerifierPool(self._judge)
+            if isinstance(self._judge, LlmJudge):
+                self._pool = TeacherVerdicts(self._judge, self._root)
+            else:
+                self._pool = VerifierPool(self._judge)
         scored = self._pool.score(answers)
         scores = np.array([score for score, _ in scored])
         errors = pa.array([error for _, error in scored], pa.string())
@@ -106,5 +113,5 @@ def _unjudged(rows: int) -> pa.Table:
 
 def _ingredients(judge: Judge, job: Assembly) -> dict[str, Any]:
     """What decides a verdict: the verifier and its options, and what is taken for the answer."""
-    options = judge.model_dump(mode="json", exclude={"pass_score", "timeout_seconds", "processes"})
+    options = judge.model_dump(mode="json", exclude={"pass_score", "timeout_seconds", "processes", "teacher"})
     return {**options, **verifier_identity(judge), "answer": split_identity(job.config.teacher)}

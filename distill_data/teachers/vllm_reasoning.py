@@ -11,12 +11,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from distill_data import teacher_config
 from distill_data.errors import ConfigError, ModelError
-from distill_data.reasoning import Split, Splitter
+from distill_data.models import ModelSource, load_tokenizer
+from distill_data.reasoning import Split, Splitter, split_completion
 
 END_MARK = "\ue000"  # of Unicode's private use area: no text, and no beginning of any parser's tags
 TAGS_INSTEAD = (
@@ -39,6 +41,21 @@ KNOWN_TAGS = {
         ("Here is my thought process:", "Here's my thought process:"), ("Here is my response:", "Here's my response:")
     ),
 }
+
+
+def splitter_of(teacher: teacher_config.Teacher, source: ModelSource) -> Splitter:
+    """What tells a teacher's thinking from its answer: the parser that its section names, or its tags."""
+    if teacher.reasoning_parser is None:
+        return partial(split_completion, reasoning=teacher.reasoning)
+    return parser_splitter(teacher, load_tokenizer(source, trust_remote_code=teacher.trust_remote_code))
+
+
+def split_identity(teacher: teacher_config.Teacher) -> dict[str, Any]:
+    """What decides which part of a completion is the answer."""
+    identity: dict[str, Any] = {"reasoning": teacher.reasoning.model_dump(mode="json")}
+    if teacher.reasoning_parser is not None:
+        identity["reasoning_parser"] = parser_identity(teacher.reasoning_parser)
+    return identity
 
 
 def parser_splitter(teacher: teacher_config.Teacher, tokenizer: Any) -> Splitter:

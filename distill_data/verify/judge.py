@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Protocol
+from typing import Any, Protocol
 
 from distill_data.judge_config import (
     ChoiceJudge,
@@ -11,11 +11,13 @@ from distill_data.judge_config import (
     ExactJudge,
     JsonSchemaJudge,
     Judge,
+    LlmJudge,
     MathJudge,
     NumericJudge,
     PythonJudge,
     ReasoningGymJudge,
     RegexJudge,
+    Rule,
 )
 from distill_data.records import Prompt
 
@@ -40,8 +42,8 @@ class Verifier(Protocol):
         ...
 
 
-def make_verifier(judge: Judge) -> Verifier:
-    """The verifier that a config names.
+def make_verifier(judge: Rule) -> Verifier:
+    """The program that a config names.
 
     Raises:
         DistillDataError: it cannot be used here.
@@ -86,13 +88,21 @@ def make_verifier(judge: Judge) -> Verifier:
             return CodeVerifier(Limits(judge.cpu_seconds, memory_mib=judge.memory_mib, output_kib=judge.output_kib))
 
 
-def verifier_identity(judge: Judge) -> dict[str, str | int | None]:
+def verifier_identity(judge: Judge) -> dict[str, Any]:
     """Which code gives the verdicts: the verifier, its version, and those of the packages that score for it.
 
-    Part of a corpus' digest: an upgraded scorer may give new verdicts, and so gives a new version.
+    Of a model that judges, its teacher_id. Part of a corpus' digest: an upgraded scorer may give new verdicts, and so
+    gives a new version.
     """
+    if isinstance(judge, LlmJudge):
+        from distill_data.teacher_identity import identify_teacher
+        from distill_data.teachers.vllm_reasoning import split_identity
+        from distill_data.verify.llm_judge import VERSION
+
+        who = {"teacher_id": identify_teacher(judge.teacher).teacher_id, "samples": judge.teacher.sampling.samples}
+        return {"verifier": judge.verifier, "version": VERSION, **who, "verdict": split_identity(judge.teacher)}
     verifier = make_verifier(judge)
-    identity: dict[str, str | int | None] = {"verifier": verifier.name, "version": verifier.version}
+    identity: dict[str, Any] = {"verifier": verifier.name, "version": verifier.version}
     if isinstance(judge, PythonJudge):
         identity["source_sha256"] = getattr(verifier, "source_sha256", None)
     return identity | {package: version(package) for package in SCORED_BY.get(judge.verifier, [])}

@@ -23,6 +23,7 @@ from distill_data.build import BuildPause, BuildReport
 from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.errors import CorpusError, ModelError, StudentError
+from distill_data.teachers.generation import Budget
 from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
 from flows.distill import distill
@@ -101,6 +102,26 @@ def test_more_samples_generate_only_the_new_ones(job: dict[str, Any]) -> None:
     kept = built(build_corpus(Config.model_validate(job)))
     assert (kept.corpus, kept.generated_traces, kept.reused_traces) == ("arithmetic@v3", 0, 240)
     assert kept.rows == 240
+
+
+def test_a_model_judges_between_generating_and_assembling(job: dict[str, Any]) -> None:
+    """The replay teacher writes no verdict: every row says so, and nobody is asked twice."""
+    for section in ("keep", "student"):
+        del job[section]
+    judge = job["teacher"] | {"system_prompt": "You judge.", "sampling": {}, "engine": {}}
+    job["judge"] = {"verifier": "llm_judge", "teacher": judge}
+    slowly = Config.model_validate(job | {"storage": {"shard_size": 8}})
+    paused = build_corpus(slowly, budget=Budget(max_tokens=1))
+    assert isinstance(paused, BuildPause) and (paused.model_verdicts, paused.missing_verdicts) == (0, 0)
+    build = built(build_corpus(Config.model_validate(job)))
+    assert paused.generated_traces + build.generated_traces == 160
+    assert 0 < build.model_verdicts <= 160 < build.judge_tokens
+    assert build.rows == 160 and build.pass_rate is None
+    job["filters"] = {"truncated": False}
+    other = built(build_corpus(Config.model_validate(job)))
+    assert (other.created, other.generated_traces, other.model_verdicts) == (True, 0, 0)
+    stores = [TraceStore(job["root"], folder.name) for folder in Path(job["root"], "traces").iterdir()]
+    assert sorted(len(store.index()) for store in stores) == sorted([160, build.model_verdicts])
 
 
 def test_a_config_without_judge_and_student_ends_with_an_unjudged_corpus(job: dict[str, Any]) -> None:
