@@ -9,6 +9,7 @@ section        what a section of the config is
 judge_config   the section `judge`: which verifier scores answers, and how
 prompt_config  the sections of prompt sources
 filter_config  the section `filters`: which traces are dropped by what they say
+gates_config   the section `gates`: what a version must be like to be promoted
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
@@ -42,6 +43,7 @@ corpus         assemble a version, its manifest and card; open it; verify it
 export         a version as files that other trainers read
 page           a version's report as one HTML page
 screening      a config's prompts without those of benchmarks and those that came before
+promotion      a version that passes the gates gets the tag `stable`
 student        dataset, losses, training and evaluation of a student
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
         ConfigError,
         CorpusError,
         DistillDataError,
+        GateError,
         InputError,
         ModelError,
         StudentError,
@@ -83,6 +86,7 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "DistillDataError",
+    "GateError",
     "InputError",
     "ModelError",
     "StudentError",

@@ -17,14 +17,16 @@ from distill_data.corpus.digest import corpus_digest
 from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.read import Corpus
 from distill_data.corpus.versions import version_folder, version_with_digest
-from distill_data.errors import TeacherError
+from distill_data.errors import GateError, TeacherError
 from distill_data.lease import Busy
 from distill_data.models import load_tokenizer
 from distill_data.page import write_page
 from distill_data.page.texts import token_texts
 from distill_data.planning import Plan, Retries, make_plan, sampled_as
+from distill_data.promotion import Promotion, promote
 from distill_data.prompts import PromptSet, save_prompts
 from distill_data.reasoning import Splitter, split_completion
+from distill_data.screening import pinned
 from distill_data.session import teacher_session
 from distill_data.teacher_identity import TeacherIdentity, identify_teacher
 from distill_data.teachers.generation import (
@@ -75,6 +77,7 @@ class BuildReport:
     engine_seconds: float
     tokens_per_second: float
     soft_label_bytes_per_token: float | None
+    promotion: Promotion | None = None  # None until the gates were looked at
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def plan_build(settings: config.Config, prompts: PromptSet, retry_failed: bool =
 
     A branch of a hub model is pinned to the commit that the id is made of: a push during a long build changes nothing.
     """
+    settings = pinned(settings)
     identity = identify_teacher(settings.teacher)
     store = TraceStore(settings.root, identity.teacher_id)
     return BuildPlan(
@@ -229,6 +233,23 @@ def existing_version(build: BuildPlan) -> Manifest | None:
     return None if version is None else read_manifest(version_folder(root, name, version))
 
 
+def promote_version(build: BuildPlan, report: BuildReport, manifest: Manifest) -> BuildReport:
+    """The report with what became of the version: promoted, or why not.
+
+    Raises:
+        GateError: it failed a gate; the error holds the report.
+    """
+    promotion = promote(build.config, manifest, report.created)
+    report = replace(report, promotion=promotion)
+    if failed := promotion.failed_gates:
+        raise GateError(
+            f"{report.corpus} is not promoted: {'; '.join(failed)}: change what it is made of or the gates, or promote "
+            f"it as it is with `distill-data corpus tag {report.corpus} stable`",
+            report,
+        )
+    return report
+
+
 def report_build(build: BuildPlan, generation: GenerationReport, manifest: Manifest, created: bool) -> BuildReport:
     """The figures of a finished build."""
     statistics = manifest.statistics
@@ -253,6 +274,11 @@ def report_build(build: BuildPlan, generation: GenerationReport, manifest: Manif
         tokens_per_second=round(generation.tokens_per_second, 1),
         soft_label_bytes_per_token=statistics.get("soft_label_bytes_per_token"),
     )
+
+
+def is_promoted(report: BuildReport) -> bool:
+    """Whether the version goes further: is published and trained on."""
+    return report.promotion is not None and report.promotion.promoted
 
 
 def report_pause(build: BuildPlan, generation: GenerationReport) -> BuildPause:

@@ -11,9 +11,11 @@ import yaml
 
 from distill_data.build import BuildPause, BuildPlan, BuildReport
 from distill_data.corpus.read import Corpus
+from distill_data.corpus.tagging import Tagged
 from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
 from distill_data.export import ExportReport
+from distill_data.promotion import Promotion
 from distill_data.student.job import StudentReport
 
 SHOWN = 72  # characters of a text that `corpus show` prints
@@ -80,10 +82,29 @@ def checks_summary(checks: list[Check]) -> str:
     return "\n".join(f"{'ok  ' if check.ok else 'FAIL'} {check.name:<10}{check.detail}" for check in checks)
 
 
-def corpora_summary(corpora: dict[str, list[int]]) -> str:
-    """A line per corpus."""
-    lines = [f"{name}: {', '.join(f'v{version}' for version in versions)}" for name, versions in corpora.items()]
+@dataclass(frozen=True)
+class CorpusListing:
+    """What `corpus list` says of one corpus."""
+
+    versions: list[int]
+    tags: dict[str, int]  # the version that each names
+
+
+def corpora_summary(corpora: dict[str, CorpusListing]) -> str:
+    """A line per corpus; a version's tags stand behind it."""
+    lines = []
+    for name, listing in corpora.items():
+        tags = {version: [tag for tag, at in listing.tags.items() if at == version] for version in listing.versions}
+        shown = (f"v{version}" + (f" ({', '.join(names)})" if names else "") for version, names in tags.items())
+        lines.append(f"{name}: {', '.join(shown)}")
     return "\n".join(lines) or "no corpora here: run `distill-data build CONFIG`, or give --root"
+
+
+def tag_summary(moved: Tagged) -> str:
+    """What a tag names now."""
+    before = "" if moved.before is None else f"; before, it was v{moved.before}"
+    now = "is removed" if moved.version is None else f"is v{moved.version}"
+    return f"{moved.corpus}@{moved.tag} {now}{before}"
 
 
 def corpus_summary(corpus: Corpus) -> str:
@@ -164,10 +185,24 @@ def build_summary(report: BuildReport | BuildPause) -> str:
         lines.append(
             _line("size", f"{report.soft_label_bytes_per_token:.0f} bytes per completion token of soft labels")
         )
+    lines += _promotion_lines(report.promotion)
     lines.append(_line("corpus", report.path))
     if (page := Path(report.path) / "report.html").is_file():  # versions made before there were reports have none
         lines.append(_line("report", str(page)))
     return "\n".join(lines)
+
+
+def _promotion_lines(promotion: Promotion | None) -> list[str]:
+    """Whether a version is promoted, or each gate that it failed."""
+    if promotion is None:
+        return []
+    lines = [_line("gate", f"FAILED {line}") for line in promotion.failed_gates]
+    if promotion.promoted:
+        lines.append(_line("promoted", "this version is stable"))
+    elif lines:
+        stays = "there is none" if promotion.stable is None else f"stays v{promotion.stable}"
+        lines.append(_line("stable", f"{stays}: this version is not promoted"))
+    return lines if promotion.note is None else [*lines, _line("note", promotion.note)]
 
 
 def pause_summary(report: BuildPause) -> str:

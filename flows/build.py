@@ -1,4 +1,4 @@
-"""The build flow: prompts -> plan -> check -> generate -> assemble."""
+"""The build flow: prompts -> plan -> check -> generate -> assemble -> promote."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from prefect import flow
 
 from distill_data.build import BuildPause, BuildReport, existing_version, report_build, report_pause
 from distill_data.config import Config
+from distill_data.errors import GateError
 from distill_data.progress import display
 from distill_data.session import early_session
 from distill_data.teachers.generation import NO_BUDGET, NOTHING_GENERATED, Budget
 from flows.reporting import name_run, publish_build_artifacts
-from flows.tasks import assemble_task, check_task, generate_task, load_prompts_task, plan_task
+from flows.tasks import assemble_task, check_task, generate_task, load_prompts_task, plan_task, promote_task
 
 
 @flow(name="build", flow_run_name="build {config.name}", validate_parameters=False)
@@ -23,6 +24,7 @@ def build_corpus(
     this teacher is at work and this one is to leave) writes no version.
 
     Raises:
+        GateError: the version was made and is not promoted; the error holds the report.
         DistillDataError: with one line that says what to do; everything that was committed is kept.
     """
     with early_session(config, verbose):
@@ -42,5 +44,10 @@ def build_corpus(
             manifest, created = assemble_task(plan)
     report = report_build(plan, generation, manifest, created)
     name_run(f"build {report.corpus}")
+    try:
+        report = promote_task(plan, report, manifest)
+    except GateError as failed:
+        publish_build_artifacts(failed.report)
+        raise
     publish_build_artifacts(report)
     return report

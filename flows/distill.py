@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from distill_data.build import BuildPause
+from distill_data.build import BuildPause, is_promoted
 from distill_data.config import Config
 from distill_data.report import RunReport
 from distill_data.teachers.generation import NO_BUDGET, Budget
@@ -17,11 +17,14 @@ from flows.train import train_student
 def distill(config: Config, verbose: bool = False, budget: Budget = NO_BUDGET, retry_failed: bool = False) -> RunReport:
     """Do whatever the config asks for: prompts -> corpus -> student -> evaluation.
 
+    A version that is not promoted goes no further.
+
     Raises:
+        GateError: a gate failed.
         DistillDataError: with one line that says what to do; what was finished is kept.
     """
     build = build_corpus(config, verbose, budget, retry_failed)
-    if isinstance(build, BuildPause):
+    if isinstance(build, BuildPause) or not is_promoted(build):
         return RunReport(build, None)
     student = None if config.student is None else train_student(config, build.corpus)
     name_run(f"distill {build.corpus}")

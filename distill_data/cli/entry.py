@@ -27,7 +27,7 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 def main() -> None:
-    """Run the command line; exit 0: done, 1: failed, 2: wrong usage or config, 3: paused as asked."""
+    """Run the command line; exit 0: done, 1: failed, 2: wrong usage or config, 3: paused as asked, 4: a gate failed."""
     try:
         status = app(standalone_mode=False)
     except DistillDataError as error:

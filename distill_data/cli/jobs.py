@@ -18,7 +18,8 @@ from distill_data.cli.options import (
     RetryFailed,
     Verbose,
 )
-from distill_data.cli.output import prepare, show
+from distill_data.cli.output import prepare, show, show_failed_gates
+from distill_data.errors import GateError
 
 PAUSED = 3
 
@@ -38,14 +39,18 @@ def run(
     settings = load_config(config, set_)
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
-    from distill_data.report import run_summary
+    from distill_data.report import RunReport, run_summary
     from distill_data.session import early_session
     from distill_data.teachers.generation import Budget
 
-    with shown_on_stderr(), early_session(settings, verbose):
-        from flows.distill import distill
+    try:
+        with shown_on_stderr(), early_session(settings, verbose):
+            from flows.distill import distill
 
-        report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+            report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+    except GateError as failed:
+        report = RunReport(failed.report, None)
+        raise typer.Exit(show_failed_gates(failed, report, as_json, run_summary)) from None
     show(report, as_json, run_summary)
     _exit_if_paused(report.build)
 
@@ -82,10 +87,13 @@ def build(
     from distill_data.session import early_session
     from distill_data.teachers.generation import Budget
 
-    with shown_on_stderr(), early_session(settings, verbose):
-        from flows.build import build_corpus
+    try:
+        with shown_on_stderr(), early_session(settings, verbose):
+            from flows.build import build_corpus
 
-        report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+            report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+    except GateError as failed:
+        raise typer.Exit(show_failed_gates(failed, failed.report, as_json, build_summary)) from None
     show(report, as_json, build_summary)
     _exit_if_paused(report)
 

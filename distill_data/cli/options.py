@@ -26,7 +26,9 @@ RetryFailed = Annotated[
 CorpusOption = Annotated[
     str | None, typer.Option("--corpus", metavar="NAME@vN", help="Corpus version; the config's latest when left out.")
 ]
-Reference = Annotated[str, typer.Argument(metavar="NAME@vN", help="Corpus version; NAME alone is the latest.")]
+Reference = Annotated[
+    str, typer.Argument(metavar="NAME@vN", help="Corpus version or NAME@TAG; NAME alone is the latest.")
+]
 Root = Annotated[str, typer.Option(envvar="DISTILL_DATA_ROOT", help="Folder that holds the corpora.")]
 ExportFormat = Annotated[
     str,
@@ -41,3 +43,6 @@ ReportFile = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Where to; ROOT/reports/NAME-vN.html when left out.")
 ]
 Split = Annotated[str | None, typer.Option(metavar="SPLIT", help="Only train or only validation.")]
+CorpusName = Annotated[str, typer.Argument(metavar="NAME", help="Corpus.")]
+TagName = Annotated[str, typer.Argument(metavar="TAG", help="A name that moves from version to version.")]
+RemoveTag = Annotated[bool, typer.Option("--remove", help="Take the tag away.")]

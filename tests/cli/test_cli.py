@@ -93,7 +93,7 @@ def test_doctor_is_content_or_names_what_fails(run: Run, config: Path) -> None:
 
 
 def test_corpora_are_listed_shown_and_verified(run: Run, root: Path) -> None:
-    assert run("corpus", "list", "--root", root, "--json").document == {"replayed": [1]}
+    assert run("corpus", "list", "--root", root, "--json").document == {"replayed": {"versions": [1], "tags": {}}}
     assert run("corpus", "list", "--root", root).out == "replayed: v1\n"
     for name in ("replayed", "replayed@v1"):
         shown = run("corpus", "show", name, "--root", root, "--json")
@@ -101,6 +101,34 @@ def test_corpora_are_listed_shown_and_verified(run: Run, root: Path) -> None:
     assert "你好" in run("corpus", "show", "replayed", "--root", root).out
     verified = run("corpus", "verify", "replayed", "--root", root, "--json")
     assert (verified.status, verified.document) == (0, {"corpus": "replayed@v1", "ok": True, "problems": []})
+
+
+def test_tags_are_set_rolled_back_and_removed(run: Run, root: Path) -> None:
+    at = ("--root", root)
+    assert run("corpus", "tag", "replayed@v1", "best", *at).out == "replayed@best is v1\n"
+    assert run("corpus", "tag", "replayed", "stable", *at, "--json").document == {
+        "corpus": "replayed", "tag": "stable", "version": 1, "before": None}  # fmt: skip
+    assert run("corpus", "list", *at).out == "replayed: v1 (best, stable)\n"
+    assert run("corpus", "list", *at, "--json").document == {
+        "replayed": {"versions": [1], "tags": {"best": 1, "stable": 1}}
+    }
+    for command in ("show", "verify"):
+        assert run("corpus", command, "replayed@best", *at).status == 0
+    exported = run("corpus", "export", "replayed@best", "--format", "jsonl", "--out", root / "out", *at, "--json")
+    assert (exported.status, exported.document["corpus"]) == (0, "replayed@v1")
+    assert run("report", "replayed@stable", *at, "--out", root / "r.html").status == 0
+    assert (
+        run("corpus", "tag", "replayed", "best", "--remove", *at).out == "replayed@best is removed; before, it was v1\n"
+    )
+    assert run("corpus", "rollback", "replayed", "best", *at).out == "replayed@best is v1\n"
+    nowhere = run("corpus", "rollback", "replayed", *at)
+    assert (nowhere.status, nowhere.err.count("\n")) == (1, 1)
+    assert nowhere.err.startswith("error: tag 'stable' of replayed named no other version before: set it with")
+    assert run("corpus", "tag", "replayed@v2", "best", *at).status == 1
+    assert run("corpus", "tag", "replayed@v1", "v1", *at).status == 2
+    assert run("corpus", "show", "replayed@nope", *at).err.endswith(
+        "use one of replayed@best, replayed@stable, replayed@v1\n"
+    )
 
 
 def test_a_damaged_corpus_fails(run: Run, root: Path) -> None:
@@ -113,7 +141,7 @@ def test_a_damaged_corpus_fails(run: Run, root: Path) -> None:
 
 def test_the_root_may_come_from_the_environment(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILL_DATA_ROOT", str(root))
-    assert run("corpus", "list", "--json").document == {"replayed": [1]}
+    assert list(run("corpus", "list", "--json").document) == ["replayed"]
 
 
 def test_no_corpora(run: Run, tmp_path: Path) -> None:
