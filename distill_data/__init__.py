@@ -10,6 +10,7 @@ judge_config   the section `judge`: which verifier scores answers, and how
 prompt_config  the sections of prompt sources
 filter_config  the section `filters`: which traces are dropped by what they say
 gates_config   the section `gates`: what a version must be like to be promoted
+schedule_config  the section `schedule`: when a config is run by itself
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run

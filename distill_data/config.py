@@ -17,6 +17,7 @@ from distill_data.gates_config import Gates
 from distill_data.judge_config import Judge
 from distill_data.keep_config import Keep, Mix
 from distill_data.prompt_config import DatasetPrompts, PromptSource
+from distill_data.schedule_config import Schedule
 from distill_data.section import Fraction, Section
 from distill_data.student_config import Student
 from distill_data.teacher_config import Sampling, Teacher
@@ -83,6 +84,8 @@ class Config(Section):
     """Who learns."""
     storage: Storage = Storage()
     """How files are written."""
+    schedule: Annotated[Schedule | None, _UNLESS_LEFT_OUT] = None
+    """When `distill-data serve` runs this config."""
 
     @field_validator("name")
     @classmethod

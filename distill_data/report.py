@@ -10,12 +10,14 @@ from typing import Any
 import yaml
 
 from distill_data.build import BuildPause, BuildPlan, BuildReport
+from distill_data.corpus.manifest import Manifest
 from distill_data.corpus.read import Corpus
 from distill_data.corpus.tagging import Tagged
 from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
 from distill_data.export import ExportReport
 from distill_data.promotion import Promotion
+from distill_data.schedule_config import Schedule
 from distill_data.student.job import StudentReport
 
 SHOWN = 72  # characters of a text that `corpus show` prints
@@ -147,6 +149,17 @@ def export_summary(report: ExportReport) -> str:
     return "\n".join(lines)
 
 
+def funnel(manifest: Manifest) -> list[tuple[str, int]]:
+    """What became of the prompts and traces of a version, stage by stage: name and rows."""
+    counts = manifest.counts
+    dropped = [(f"dropped: {reason}", count) for reason, count in manifest.dropped.items()]
+    asked = [("prompts read", counts["prompts"] + manifest.prompts.dropped), ("prompts asked", counts["prompts"])]
+    return [*asked, ("traces", counts["traces"]), *dropped, *((name, counts[name]) for name in ("kept", *_SPLITS))]
+
+
+_SPLITS = ("train", "validation")
+
+
 def build_summary(report: BuildReport | BuildPause) -> str:
     """A build's figures, a line each."""
     if isinstance(report, BuildPause):
@@ -238,6 +251,53 @@ def student_summary(report: StudentReport) -> str:
         ]
     lines.append(_line("folder", report.path))
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class ServeReport:
+    """What `serve` does from now on."""
+
+    corpus: str
+    cron: str
+    timezone: str
+    overlap: str
+    next_run: str  # ISO 8601
+    deployment: str  # id, in Prefect
+    api: str  # of Prefect's server
+
+    @classmethod
+    def of(cls, corpus: str, schedule: Schedule, deployment: str, api: str) -> ServeReport:
+        """The schedule of a corpus as figures."""
+        due = schedule.next_run().isoformat()
+        return cls(corpus, schedule.cron, schedule.timezone, schedule.overlap, due, deployment, api)
+
+
+def serve_summary(report: ServeReport) -> str:
+    """When what happens, and where to look."""
+    page = f"{report.api.removesuffix('/api')}/deployments/deployment/{report.deployment}"
+    return "\n".join(
+        [
+            f"{report.corpus} is built on schedule, next {report.next_run}",
+            _line("cron", f"{report.cron} ({report.timezone})"),
+            _line("overlap", "a run that is due while one is at work " + _OVERLAP[report.overlap]),
+            _line("Prefect", page),
+            _line("end", "Ctrl-C; what runs then is ended, and everything that it finished is kept"),
+        ]
+    )
+
+
+_OVERLAP = {"skip": "is left out", "queue": "waits for it"}
+
+
+def one_line(report: RunReport) -> str:
+    """What a run came to, for a place with room for one line."""
+    build = report.build
+    if isinstance(build, BuildPause):
+        return f"{build.corpus} is paused: {build.paused}"
+    made = "is new" if build.created else "is up to date: nothing new"
+    student = "" if report.student is None else f"; student {report.student.name}"
+    note = "" if build.promotion is None or build.promotion.note is None else f"; {build.promotion.note}"
+    return f"{build.corpus} {made}; {build.rows:,} rows, {build.generated_traces:,} traces generated{student}{note}"
 
 
 def run_summary(report: RunReport) -> str:

@@ -47,7 +47,7 @@ def build_corpus(
     try:
         report = promote_task(plan, report, manifest)
     except GateError as failed:
-        publish_build_artifacts(failed.report)
+        publish_build_artifacts(failed.report, manifest)
         raise
-    publish_build_artifacts(report)
+    publish_build_artifacts(report, manifest)
     return report

@@ -14,8 +14,14 @@ from flows.train import train_student
 
 
 @flow(name="distill", flow_run_name="distill {config.name}", validate_parameters=False)
-def distill(config: Config, verbose: bool = False, budget: Budget = NO_BUDGET, retry_failed: bool = False) -> RunReport:
-    """Do whatever the config asks for: prompts -> corpus -> student -> evaluation.
+def distill(
+    config: Config,
+    verbose: bool = False,
+    budget: Budget = NO_BUDGET,
+    retry_failed: bool = False,
+    train: bool = True,
+) -> RunReport:
+    """Do whatever the config asks for: prompts -> corpus -> student -> evaluation; without `train` only the corpus.
 
     A version that is not promoted goes no further.
 
@@ -26,6 +32,6 @@ def distill(config: Config, verbose: bool = False, budget: Budget = NO_BUDGET, r
     build = build_corpus(config, verbose, budget, retry_failed)
     if isinstance(build, BuildPause) or not is_promoted(build):
         return RunReport(build, None)
-    student = None if config.student is None else train_student(config, build.corpus)
+    student = None if config.student is None or not train else train_student(config, build.corpus)
     name_run(f"distill {build.corpus}")
     return RunReport(build, student)

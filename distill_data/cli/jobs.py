@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from distill_data.cli.options import (
     AsJson,
     ConfigPath,
     CorpusOption,
+    Cron,
     MaxHours,
     MaxTokens,
     Overrides,
@@ -96,6 +99,35 @@ def build(
         raise typer.Exit(show_failed_gates(failed, failed.report, as_json, build_summary)) from None
     show(report, as_json, build_summary)
     _exit_if_paused(report)
+
+
+def serve(
+    config: ConfigPath,
+    cron: Cron = None,
+    set_: Overrides = NO_OVERRIDES,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run the config on its schedule, as a deployment of Prefect, until interrupted."""
+    from distill_data.config_file import load_config
+    from distill_data.errors import ConfigError
+
+    overrides = [*set_, *([] if cron is None else [f"schedule.cron={json.dumps(cron)}"])]
+    settings = load_config(config, overrides)
+    if settings.schedule is None:
+        raise ConfigError(f"config {config} has no schedule: section: add one, or give --cron '0 3 * * *'")
+    prepare(verbose)
+    from distill_data.report import ServeReport, serve_summary
+    from flows.deployments import serve as serve_schedule
+    from flows.server import prefect_server
+
+    with prefect_server(Path(settings.root) / "logs") as api:
+
+        def ready(deployment: Any) -> None:
+            show(ServeReport.of(settings.name, settings.schedule, str(deployment), api), as_json, serve_summary)
+            sys.stdout.flush()
+
+        serve_schedule(settings, settings.schedule, config, overrides, ready)
 
 
 def train(

@@ -46,3 +46,6 @@ Split = Annotated[str | None, typer.Option(metavar="SPLIT", help="Only train or 
 CorpusName = Annotated[str, typer.Argument(metavar="NAME", help="Corpus.")]
 TagName = Annotated[str, typer.Argument(metavar="TAG", help="A name that moves from version to version.")]
 RemoveTag = Annotated[bool, typer.Option("--remove", help="Take the tag away.")]
+Cron = Annotated[
+    str | None, typer.Option(metavar="'0 3 * * *'", help="When, as five cron fields; instead of schedule.cron.")
+]
