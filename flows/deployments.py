@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -140,4 +142,15 @@ def serve(
             notify_automation(settings, deployment, block.save(f"{TAG}-{artifact_key(settings.name)}", overwrite=True))
         )
     ready(deployment)
-    asyncio.run(runner.start())
+    asyncio.run(_until_interrupted(runner))
+
+
+async def _until_interrupted(runner: Runner) -> None:
+    """Let the runner work until Ctrl-C or SIGTERM; then it pauses its schedule and ends the run that is at work."""
+    running = asyncio.ensure_future(runner.start())
+    while not runner.started and not running.done():
+        await asyncio.sleep(0.05)
+    for number in (signal.SIGINT, signal.SIGTERM):  # after the runner set its own, which only knows SIGTERM
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with suppress(asyncio.CancelledError):
+        await running

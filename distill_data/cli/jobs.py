@@ -116,7 +116,7 @@ def serve(
     settings = load_config(config, overrides)
     if settings.schedule is None:
         raise ConfigError(f"config {config} has no schedule: section: add one, or give --cron '0 3 * * *'")
-    prepare(verbose)
+    prepare(verbose, leave=False)
     from distill_data.report import ServeReport, serve_summary
     from flows.deployments import serve as serve_schedule
     from flows.server import prefect_server

@@ -12,11 +12,15 @@ from typing import Any
 from distill_data.errors import GateError
 
 
-def prepare(verbose: bool) -> None:
-    """Leave well on Ctrl-C, and keep libraries quiet unless they shall speak; set before they are imported."""
-    from distill_data.interrupt import leave_on_interrupt
+def prepare(verbose: bool, leave: bool = True) -> None:
+    """Leave well on Ctrl-C, and keep libraries quiet unless they shall speak; set before they are imported.
 
-    leave_on_interrupt(interrupted)
+    Without `leave` the command handles Ctrl-C itself.
+    """
+    if leave:
+        from distill_data.interrupt import leave_on_interrupt
+
+        leave_on_interrupt(interrupted)
     if verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
         return

@@ -253,8 +253,26 @@ def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
         assert state_of(again)[0] == "Completed"
     rows = committed(store_of(job))
     assert len(rows) == 4000 and set(rows.values()) == {1}  # nothing twice
-    reused = int(state_of(again)[1].split(" rows, ")[1].split(" traces")[0].replace(",", ""))
-    assert reused <= 4000 - kept
+    generated = int(state_of(again)[1].split(" rows, ")[1].split(" traces")[0].replace(",", ""))
+    assert generated == 4000 - kept
+
+
+def test_an_interrupted_serve_ends_its_run_and_pauses_its_schedule(job: dict[str, Any], serve: Serve) -> None:
+    del job["student"]
+    job["schedule"] = {"cron": NEVER}
+    with slow(job):
+        served = serve(job)
+        run = served.start_run()
+        wait_for(lambda: parts(job), 120)
+        children = psutil.Process(served.process.pid).children(recursive=True)
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(90) == 0
+        psutil.wait_procs(children, timeout=60)
+        assert not [child for child in children if child.is_running()]
+    with get_client(sync_client=True) as client:
+        assert client.read_deployment(served.deployment).paused
+    assert 0 < len(committed(store_of(job))) < 4000
+    assert state_of(read_run(run))[0] != "Completed"
 
 
 def test_a_failed_gate_reaches_the_webhook_and_ends_the_run(
