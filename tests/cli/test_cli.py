@@ -188,7 +188,7 @@ def test_bad_input_is_one_line_and_exit_2(run: Run, config: Path, tmp_path: Path
         assert ran.out == ""
 
 
-@pytest.mark.parametrize("command", ["run", "build", "train", "evaluate", "plan", "doctor"])
+@pytest.mark.parametrize("command", ["run", "build", "serve", "train", "evaluate", "plan", "doctor"])
 def test_a_missing_config_is_told_before_anything_heavy_is_loaded(run: Run, command: str) -> None:
     ran = run(command, "no.yaml", "--json")
     assert ran.status == 2
@@ -200,6 +200,14 @@ def test_training_without_a_student_is_refused(run: Run, config: Path) -> None:
     for command in ("train", "evaluate"):
         ran = run(command, config)
         assert (ran.status, ran.err) == (2, f"error: config {config} has no student: section: add one\n")
+
+
+def test_serving_without_a_time_is_refused(run: Run, config: Path) -> None:
+    ran = run("serve", config)
+    assert (ran.status, ran.err) == (
+        2, f"error: config {config} has no schedule: section: add one, or give --cron '0 3 * * *'\n")  # fmt: skip
+    ran = run("serve", config, "--cron", "*/5 * * *")
+    assert ran.status == 2 and "'*/5 * * *' has 4 fields: give five" in ran.err
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["nope"], ["plan", "--nope"], ["corpus", "show"]])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -192,12 +192,10 @@ def add_prompts(job: dict[str, Any], first: int, count: int) -> None:
             file.write(json.dumps({"question": f"{number} mod 4?", "answer": str(number % 4)}) + "\n")
 
 
-@contextmanager
-def slow(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def make_long(job: dict[str, Any]) -> None:
     """The job as thousands of traces, one at a time, with a part every 20."""
     job["teacher"] |= {"sampling": {"samples": 100}, "engine": {"max_model_len": 256, "max_num_seqs": 1}}
     job["storage"] = {"flush_rows": 20}
-    yield job
 
 
 def parts(job: dict[str, Any]) -> list[Path]:
@@ -231,26 +229,33 @@ def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
     del job["student"]
     url, told = webhook
     job["schedule"] = {"cron": NEVER, "notify": "HOOK"}
-    with slow(job):
-        served = serve(job, HOOK=url)
-        run = served.start_run()
-        wait_for(lambda: len(parts(job)) >= 3, 120)
+    make_long(job)
+    served = serve(job, HOOK=url)
+    run = served.start_run()
+    wait_for(lambda: len(parts(job)) >= 3, 120)
+    engine = served.engine()
+    assert engine is not None
+    workers = [child for child in engine.children() if "distill_data.teachers" in " ".join(_command(child))]
+    assert workers
+    for worker in workers:
+        worker.suspend()  # however fast the machine is, the run is in its middle
 
-        overlapping = ended(served.start_run())  # the first one is still at work
-        assert state_of(overlapping) == ("Cancelled", "Deployment concurrency limit reached.")
-        assert read_run(run).state.is_running()  # pyright: ignore
+    overlapping = ended(served.start_run())  # the first one is still at work
+    assert state_of(overlapping) == ("Cancelled", "Deployment concurrency limit reached.")
+    assert read_run(run).state.is_running()  # pyright: ignore
 
-        engine = served.engine()
-        assert engine is not None
-        engine.kill()
-        assert state_of(ended(run))[0] == "Crashed"
-        note = wait_for(lambda: told, 60)[0]
-        assert (note["deployment"], note["state"]) == ("arithmetic", "Crashed")
-        kept = sum(committed(store_of(job)).values())
-        assert 0 < kept < 4000
+    engine.kill()
+    for worker in workers:
+        worker.resume()
+    psutil.wait_procs(workers, timeout=60)  # each commits what it finished
+    assert state_of(ended(run))[0] == "Crashed"
+    note = wait_for(lambda: told, 60)[0]
+    assert (note["deployment"], note["state"]) == ("arithmetic", "Crashed")
+    kept = sum(committed(store_of(job)).values())
+    assert 0 < kept < 4000
 
-        again = ended(served.start_run(), 240)
-        assert state_of(again)[0] == "Completed"
+    again = ended(served.start_run(), 240)
+    assert state_of(again)[0] == "Completed"
     rows = committed(store_of(job))
     assert len(rows) == 4000 and set(rows.values()) == {1}  # nothing twice
     generated = int(state_of(again)[1].split(" rows, ")[1].split(" traces")[0].replace(",", ""))
@@ -260,15 +265,15 @@ def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
 def test_an_interrupted_serve_ends_its_run_and_pauses_its_schedule(job: dict[str, Any], serve: Serve) -> None:
     del job["student"]
     job["schedule"] = {"cron": NEVER}
-    with slow(job):
-        served = serve(job)
-        run = served.start_run()
-        wait_for(lambda: parts(job), 120)
-        children = psutil.Process(served.process.pid).children(recursive=True)
-        served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(90) == 0
-        psutil.wait_procs(children, timeout=60)
-        assert not [child for child in children if child.is_running()]
+    make_long(job)
+    served = serve(job)
+    run = served.start_run()
+    wait_for(lambda: parts(job), 120)
+    children = psutil.Process(served.process.pid).children(recursive=True)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(90) == 0
+    psutil.wait_procs(children, timeout=60)
+    assert not [child for child in children if child.is_running()]
     with get_client(sync_client=True) as client:
         assert client.read_deployment(served.deployment).paused
     assert 0 < len(committed(store_of(job))) < 4000
@@ -294,14 +299,14 @@ def test_a_failed_gate_reaches_the_webhook_and_ends_the_run(
 def test_a_run_that_lost_its_runner_is_found_by_its_silence(job: dict[str, Any], serve: Serve) -> None:
     del job["student"]
     job["schedule"] = {"cron": NEVER}
-    with slow(job):
-        served = serve(job)
-        declare(crash_automation(silence=timedelta(seconds=10)))  # below a heartbeat: so long, the test waits
-        run = served.start_run()
-        wait_for(lambda: parts(job), 120)
-        kill_group(served.process)  # with the run's own process: nobody is left to say so
-        name, message = state_of(ended(run, 90))
-        assert name == "Crashed" and message.startswith("no heartbeat for 10 s: its process was killed")
-        served = serve(job)
-        assert state_of(ended(served.start_run(), 240))[0] == "Completed"
+    make_long(job)
+    served = serve(job)
+    declare(crash_automation(silence=timedelta(seconds=10)))  # below a heartbeat: so long, the test waits
+    run = served.start_run()
+    wait_for(lambda: parts(job), 120)
+    kill_group(served.process)  # with the run's own process: nobody is left to say so
+    name, message = state_of(ended(run, 90))
+    assert name == "Crashed" and message.startswith("no heartbeat for 10 s: its process was killed")
+    served = serve(job)
+    assert state_of(ended(served.start_run(), 240))[0] == "Completed"
     assert set(committed(store_of(job)).values()) == {1}
