@@ -9,15 +9,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.automations import AutomationCore, CallWebhook, ChangeFlowRunState, EventTrigger, Posture
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
 from pydantic import SecretStr
 
 from distill_data.config import Config
@@ -38,7 +40,7 @@ PAYLOAD = """{"text": {{ ("distill-data " ~ deployment.name ~ ": " ~ flow_run.st
 
 def deployment_of(settings: Config, schedule: Schedule, config: Path, overrides: list[str]) -> RunnerDeployment:
     """The deployment of one config: one run at a time, whatever runs it."""
-    return scheduled.to_deployment(
+    made = scheduled.to_deployment(
         name=settings.name,
         schedule=Cron(schedule.cron, timezone=schedule.timezone),
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=COLLISION[schedule.overlap]),
@@ -47,6 +49,7 @@ def deployment_of(settings: Config, schedule: Schedule, config: Path, overrides:
         tags=[TAG],
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    return cast(RunnerDeployment, made)  # Prefect's types allow a coroutine too, which only async callers get
 
 
 def crash_automation(silence: timedelta = SILENCE) -> AutomationCore:
@@ -54,6 +57,14 @@ def crash_automation(silence: timedelta = SILENCE) -> AutomationCore:
 
     Such a run would count as running for ever, and with `overlap: skip` keep every later one away.
     """
+    actions: list[Any] = [
+        ChangeFlowRunState(
+            state=StateType.CRASHED,
+            name=None,
+            message=f"no heartbeat for {silence.total_seconds():g} s: its process was killed; the next run goes on",
+            force=False,
+        )
+    ]
     return AutomationCore(
         name="distill-data: runs without a heartbeat have crashed",
         trigger=EventTrigger(
@@ -65,13 +76,7 @@ def crash_automation(silence: timedelta = SILENCE) -> AutomationCore:
             threshold=1,
             within=silence,
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                name=None,
-                message=f"no heartbeat for {silence.total_seconds():g} s: its process was killed; the next run goes on",
-            )
-        ],
+        actions=actions,
     )
 
 
@@ -134,13 +139,12 @@ def serve(
     """
     url = webhook_url(schedule)
     runner = Runner(name=settings.name, heartbeat_seconds=HEARTBEAT_SECONDS)
-    deployment = runner.add_deployment(deployment_of(settings, schedule, config, overrides))
+    deployment = cast(UUID, runner.add_deployment(deployment_of(settings, schedule, config, overrides)))
     declare(crash_automation())
     if url is not None:
         block = Webhook(url=SecretStr(url), headers={"Content-Type": "application/json"})  # pyright: ignore
-        declare(
-            notify_automation(settings, deployment, block.save(f"{TAG}-{artifact_key(settings.name)}", overwrite=True))
-        )
+        saved = cast(UUID, block.save(f"{TAG}-{artifact_key(settings.name)}", overwrite=True))
+        declare(notify_automation(settings, deployment, saved))
     ready(deployment)
     asyncio.run(_until_interrupted(runner))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from distill_data.errors import DistillDataError
 
 HOST, PORT = "127.0.0.1", 4200  # Prefect's own
 START_SECONDS = 120
+# In memory, who holds the slot of a deployment would be forgotten with a server that is killed, and the slot kept.
+_KEPT = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 @contextmanager
@@ -54,8 +57,8 @@ def is_healthy(url: str) -> bool:
 def _started(url: str, log: Path) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(PORT)]
-    with log.open("ab") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output)
+    with log.open("ab") as output:  # Ctrl-C does not reach it: it has to hear how the runs ended
+        server = subprocess.Popen(command, stdout=output, stderr=output, env=_KEPT | os.environ, start_new_session=True)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not is_healthy(url):

@@ -114,7 +114,8 @@ def serve(
 
     overrides = [*set_, *([] if cron is None else [f"schedule.cron={json.dumps(cron)}"])]
     settings = load_config(config, overrides)
-    if settings.schedule is None:
+    schedule = settings.schedule
+    if schedule is None:
         raise ConfigError(f"config {config} has no schedule: section: add one, or give --cron '0 3 * * *'")
     prepare(verbose, leave=False)
     from distill_data.report import ServeReport, serve_summary
@@ -124,10 +125,10 @@ def serve(
     with prefect_server(Path(settings.root) / "logs") as api:
 
         def ready(deployment: Any) -> None:
-            show(ServeReport.of(settings.name, settings.schedule, str(deployment), api), as_json, serve_summary)
+            show(ServeReport.of(settings.name, schedule, str(deployment), api), as_json, serve_summary)
             sys.stdout.flush()
 
-        serve_schedule(settings, settings.schedule, config, overrides, ready)
+        serve_schedule(settings, schedule, config, overrides, ready)
 
 
 def train(

@@ -30,7 +30,7 @@ from distill_data import open_corpus
 from distill_data.corpus.versions import list_tags, list_versions
 from distill_data.trace_store import TraceStore
 from flows.deployments import crash_automation, declare
-from flows.server import is_healthy
+from flows.server import is_healthy, prefect_server
 from tests.pool.replay_job import committed
 
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "WARNING"}
@@ -50,9 +50,7 @@ def wait_for(what: Callable[[], Any], seconds: float) -> Any:
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server of its own, with all services; the API's URL."""
     home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = clean_environment() | QUIET | {"PREFECT_HOME": str(home), "PREFECT_SERVER_UI_ENABLED": "false"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (home / "log").open("wb") as log:
@@ -65,6 +63,12 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
     finally:
         kill_group(server)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def clean_environment() -> dict[str, str]:
@@ -200,6 +204,22 @@ def make_long(job: dict[str, Any]) -> None:
 
 def parts(job: dict[str, Any]) -> list[Path]:
     return list(Path(job["root"]).glob("traces/*/part-*.parquet"))
+
+
+def test_a_server_is_started_where_none_is_named_and_ends_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.server.PORT", free_port())
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server(tmp_path) as url:
+        assert is_healthy(url) and PREFECT_API_URL.value() == url
+        with prefect_server(tmp_path) as named:
+            assert named == url
+        with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server(tmp_path) as found:
+            assert found == url
+        assert is_healthy(url)
+    assert not is_healthy(url)
 
 
 def test_a_cron_fires_and_only_what_is_new_is_done(job: dict[str, Any], serve: Serve) -> None:
