@@ -45,6 +45,7 @@ def deployment_of(settings: Config, schedule: Schedule, config: Path, overrides:
         schedule=Cron(schedule.cron, timezone=schedule.timezone),
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=COLLISION[schedule.overlap]),
         parameters={"config": str(config.resolve()), "overrides": overrides},
+        paused=False,  # a serve that ended before paused it
         description=f"Keeps the corpus {settings.name} up to date.",
         tags=[TAG],
         entrypoint_type=EntrypointType.MODULE_PATH,
