@@ -16,6 +16,7 @@ from distill_data.filter_config import Filters
 from distill_data.judge_config import Judge
 from distill_data.keep_config import Keep, Mix
 from distill_data.prompt_config import DatasetPrompts, PromptSource
+from distill_data.publish_config import Publish
 from distill_data.section import Fraction, Section
 from distill_data.student_config import Student
 from distill_data.teacher_config import Sampling, Teacher
@@ -75,6 +76,8 @@ class Config(Section):
     """What is held out."""
     student: Student | None = None
     """Who learns."""
+    publish: Annotated[Publish | None, Field(exclude_if=lambda publish: publish is None)] = None
+    """Where versions are published."""
     storage: Storage = Storage()
     """How files are written."""
 

@@ -39,6 +39,10 @@ class CorpusError(DistillDataError):
     """A corpus version does not exist, is damaged, or cannot be written."""
 
 
+class PublishError(DistillDataError):
+    """A version cannot be published there, or not now; nothing of it is visible there."""
+
+
 class StudentError(DistillDataError):
     """A student cannot be trained or evaluated on this corpus."""
 

@@ -14,6 +14,7 @@ from distill_data.corpus.read import Corpus
 from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
 from distill_data.export import ExportReport
+from distill_data.publish.report import PublishReport
 from distill_data.student.job import StudentReport
 
 SHOWN = 72  # characters of a text that `corpus show` prints
@@ -124,6 +125,19 @@ def export_summary(report: ExportReport) -> str:
     lines += [_line("lost", what) for what in report.lost]
     lines.append(_line("folder", f"{report.path}: its README.md says what the tool's config needs"))
     return "\n".join(lines)
+
+
+def publish_summary(report: PublishReport) -> str:
+    """What was published where; of a dry run, the files and the card that would be."""
+    size = f"{len(report.files):,} files, {report.bytes / 1e6:,.1f} MB"
+    if report.delivery is None:
+        files = [_line(f"{file.bytes:,}", file.path) for file in report.files]
+        return "\n".join([f"{report.corpus} would go to {report.destination}: {size}", *files, "", report.card or ""])
+    if report.already_there:
+        return f"{report.corpus} is at {report.delivery.address} already; nothing was sent"
+    lines = [f"{report.corpus} is published", _line("where", report.delivery.address), _line("files", size)]
+    lines.append(_line("new", f"{report.bytes_sent / 1e6:,.1f} MB"))
+    return "\n".join(lines + ([_line("revision", report.revision)] if report.revision else []))
 
 
 def build_summary(report: BuildReport | BuildPause) -> str:

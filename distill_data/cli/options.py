@@ -41,3 +41,13 @@ ReportFile = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Where to; ROOT/reports/NAME-vN.html when left out.")
 ]
 Split = Annotated[str | None, typer.Option(metavar="SPLIT", help="Only train or only validation.")]
+Destination = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="URL",
+        help="hf://OWNER/NAME, s3://BUCKET/FOLDER, file:///FOLDER; what the version's config says when left out.",
+    ),
+]
+Private = Annotated[bool, typer.Option("--private", help="A hub repository that is made is private.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show files, bytes and card; look at nothing there.")]
