@@ -15,6 +15,7 @@ keep_config    the sections `keep` and `mix`: which of a prompt's traces are kep
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
 student_config  the section `student`: who learns, and what is minimised
+publish_config  the section `publish`: where versions go
 config         the config tree: every key, its type, default and meaning
 config_problems  what is wrong with a config, in one phrase each
 config_file    how YAML and `--set` become a config
@@ -43,6 +44,7 @@ filters        drop rules and their reasons; duplicates; benchmarks that must no
 corpus         assemble a version, its manifest and card; open it; verify it
 export         a version as files that other trainers read
 page           a version's report as one HTML page
+publish        a version to a hub's dataset repository or any fsspec URL; only publish/hub.py writes to a hub
 screening      a config's prompts without those of benchmarks and those that came before
 promotion      a version that passes the gates gets the tag `stable`
 student        dataset, losses, training and evaluation of a student
@@ -76,10 +78,12 @@ if TYPE_CHECKING:
         GateError,
         InputError,
         ModelError,
+        PublishError,
         StudentError,
         TeacherError,
         TraceStoreError,
     )
+    from distill_data.publish import publish_version
 
 __all__ = [
     "Config",
@@ -90,11 +94,13 @@ __all__ = [
     "GateError",
     "InputError",
     "ModelError",
+    "PublishError",
     "StudentError",
     "TeacherError",
     "TraceStoreError",
     "load_config",
     "open_corpus",
+    "publish_version",
 ]
 
 __version__ = version("distill-data")
@@ -104,6 +110,7 @@ _MODULES = {
     "load_config": "distill_data.config_file",
     "Corpus": "distill_data.corpus.read",
     "open_corpus": "distill_data.corpus.read",
+    "publish_version": "distill_data.publish",
 }
 
 

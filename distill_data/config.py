@@ -17,6 +17,7 @@ from distill_data.gates_config import Gates
 from distill_data.judge_config import Judge
 from distill_data.keep_config import Keep, Mix
 from distill_data.prompt_config import DatasetPrompts, PromptSource
+from distill_data.publish_config import Publish
 from distill_data.schedule_config import Schedule
 from distill_data.section import Fraction, Section
 from distill_data.student_config import Student
@@ -24,8 +25,9 @@ from distill_data.teacher_config import Sampling, Teacher
 
 _UNLESS_DEFAULT = Field(exclude_if=lambda section: section.is_default)
 _UNLESS_LEFT_OUT = Field(exclude_if=lambda section: section is None)
-NOT_OF_A_VERSION = frozenset({"root", "gates", "publish", "schedule"})
-"""Keys that say what happens around a version: no manifest has them, and changing them gives no new version."""
+NOT_OF_A_VERSION = frozenset({"root", "gates", "schedule"})
+"""Keys that say what happens around a version: no manifest has them, and changing them gives no new version. Where a
+version is published is no part of its digest either, and in its manifest for `distill-data publish` to read."""
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 
 
@@ -82,6 +84,8 @@ class Config(Section):
     """What a version must be like to be promoted; left out: every version is."""
     student: Student | None = None
     """Who learns."""
+    publish: Annotated[Publish | None, _UNLESS_LEFT_OUT] = None
+    """Where versions are published."""
     storage: Storage = Storage()
     """How files are written."""
     schedule: Annotated[Schedule | None, _UNLESS_LEFT_OUT] = None

@@ -55,6 +55,10 @@ class GateError(DistillDataError):
         self.report = report
 
 
+class PublishError(DistillDataError):
+    """A version cannot be published there, or not now; nothing of it is visible there."""
+
+
 class StudentError(DistillDataError):
     """A student cannot be trained or evaluated on this corpus."""
 

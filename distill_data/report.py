@@ -17,6 +17,7 @@ from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
 from distill_data.export import ExportReport
 from distill_data.promotion import Promotion
+from distill_data.publish.report import PublishReport
 from distill_data.schedule_config import Schedule
 from distill_data.student.job import StudentReport
 
@@ -25,10 +26,11 @@ SHOWN = 72  # characters of a text that `corpus show` prints
 
 @dataclass(frozen=True)
 class RunReport:
-    """What `run` did, section by section; `student` is None where the config has none."""
+    """What `run` did, section by section; `student` and `published` are None where the config asks for none."""
 
     build: BuildReport | BuildPause
     student: StudentReport | None
+    published: PublishReport | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,19 @@ def funnel(manifest: Manifest) -> list[tuple[str, int]]:
 
 
 _SPLITS = ("train", "validation")
+
+
+def publish_summary(report: PublishReport) -> str:
+    """What was published where; of a dry run, the files and the card that would be."""
+    size = f"{len(report.files):,} files, {report.bytes / 1e6:,.1f} MB"
+    if report.delivery is None:
+        files = [_line(f"{file.bytes:,}", file.path) for file in report.files]
+        return "\n".join([f"{report.corpus} would go to {report.destination}: {size}", *files, "", report.card or ""])
+    if report.already_there:
+        return f"{report.corpus} is at {report.delivery.address} already; nothing was sent"
+    lines = [f"{report.corpus} is published", _line("where", report.delivery.address), _line("files", size)]
+    lines.append(_line("new", f"{report.bytes_sent / 1e6:,.1f} MB"))
+    return "\n".join(lines + ([_line("revision", report.revision)] if report.revision else []))
 
 
 def build_summary(report: BuildReport | BuildPause) -> str:
@@ -295,9 +310,12 @@ def one_line(report: RunReport) -> str:
     if isinstance(build, BuildPause):
         return f"{build.corpus} is paused: {build.paused}"
     made = "is new" if build.created else "is up to date: nothing new"
+    sent = report.published is not None and not report.published.already_there
+    published = f"; published to {report.published.destination}" if report.published is not None and sent else ""
     student = "" if report.student is None else f"; student {report.student.name}"
     note = "" if build.promotion is None or build.promotion.note is None else f"; {build.promotion.note}"
-    return f"{build.corpus} {made}; {build.rows:,} rows, {build.generated_traces:,} traces generated{student}{note}"
+    figures = f"{build.rows:,} rows, {build.generated_traces:,} traces generated"
+    return f"{build.corpus} {made}; {figures}{published}{student}{note}"
 
 
 def run_summary(report: RunReport) -> str:
@@ -305,6 +323,8 @@ def run_summary(report: RunReport) -> str:
     parts = [build_summary(report.build)]
     if isinstance(report.build, BuildPause):
         return parts[0]
+    if report.published is not None:
+        parts.append(publish_summary(report.published))
     if report.student is not None:
         parts.append(student_summary(report.student))
     corpus = f"{report.build.corpus}{_root_option(report.build)}"

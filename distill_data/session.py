@@ -99,6 +99,7 @@ def _looks_up_to_date(settings: Config) -> bool:
     """Whether the corpus's latest version was built from this very config; its prompts may still have changed."""
     try:
         latest = read_manifest(find_version(settings.root, settings.name))
-        return latest.config == pinned(settings).of_a_version
+        now = pinned(settings).of_a_version
+        return latest.config | {"publish": None} == now | {"publish": None}
     except DistillDataError:
         return False

@@ -15,10 +15,12 @@ from uuid import UUID
 from prefect.automations import AutomationCore, CallWebhook, ChangeFlowRunState, EventTrigger, Posture
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.schedules import Cron
+from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 from pydantic import SecretStr
 
@@ -148,6 +150,18 @@ def serve(
         declare(notify_automation(settings, deployment, saved))
     ready(deployment)
     asyncio.run(_until_interrupted(runner))
+    _end_runs(deployment)
+
+
+def _end_runs(deployment: UUID) -> None:
+    """Say of the run that was ended with this process that it is over: else it keeps the next one away."""
+    filters: dict[str, Any] = {
+        "deployment_id": {"any_": [deployment]},
+        "state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}},
+    }
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(filters)):
+            client.set_flow_run_state(run.id, Crashed(message="serve was ended; the next run goes on"))
 
 
 async def _until_interrupted(runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""The parent flow: build the corpus, train the student, evaluate it."""
+"""The parent flow: build the corpus, publish it, train the student, evaluate it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from distill_data.config import Config
 from distill_data.report import RunReport
 from distill_data.teachers.generation import NO_BUDGET, Budget
 from flows.build import build_corpus
+from flows.publish import publish_corpus
 from flows.reporting import name_run
 from flows.train import train_student
 
@@ -21,7 +22,7 @@ def distill(
     retry_failed: bool = False,
     train: bool = True,
 ) -> RunReport:
-    """Do whatever the config asks for: prompts -> corpus -> student -> evaluation; without `train` only the corpus.
+    """Do whatever the config asks for: prompts -> corpus -> hub, student -> evaluation; without `train` no student.
 
     A version that is not promoted goes no further.
 
@@ -32,6 +33,7 @@ def distill(
     build = build_corpus(config, verbose, budget, retry_failed)
     if isinstance(build, BuildPause) or not is_promoted(build):
         return RunReport(build, None)
+    published = None if config.publish is None else publish_corpus(config.root, build.corpus, config.publish)
     student = None if config.student is None or not train else train_student(config, build.corpus)
     name_run(f"distill {build.corpus}")
-    return RunReport(build, student)
+    return RunReport(build, student, published)

@@ -9,6 +9,7 @@ from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -57,6 +58,12 @@ def publish_summary(reference: str, kind: str, text: str) -> None:
     """A summary as plain text."""
     with never_fatal():
         create_markdown_artifact(f"```\n{text}\n```", key=f"{artifact_key(reference)}-{kind}")
+
+
+def link_to(address: str, key: str, description: str) -> None:
+    """A link that a person can follow."""
+    with never_fatal():
+        create_link_artifact(address, key=key, description=description)
 
 
 def publish_build_artifacts(report: BuildReport, manifest: Manifest) -> None:

@@ -9,8 +9,11 @@ import typer
 from distill_data.cli.options import (
     AsJson,
     CorpusName,
+    Destination,
+    DryRun,
     ExportFolder,
     ExportFormat,
+    Private,
     Reference,
     RemoveTag,
     ReportFile,
@@ -37,6 +40,26 @@ def report(reference: Reference, out: ReportFile = None, root: Root = "./data", 
     write_page(corpus, path, decode)
     missing = decode if isinstance(decode, str) else None
     show({"corpus": corpus.reference, "path": path, "without_token_texts": missing}, as_json, page_summary)
+
+
+def publish(
+    reference: Reference,
+    to: Destination = None,
+    private: Private = False,
+    dry_run: DryRun = False,
+    root: Root = "./data",
+    as_json: AsJson = False,
+) -> None:
+    """Publish a version to a hub or any URL that fsspec writes to, unless it is there."""
+    prepare(verbose=False)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.publish import destination_of, publish_version
+    from distill_data.report import publish_summary
+
+    destination = destination_of(reference, root) if to is None else to
+    with shown_on_stderr() as screen:
+        report = publish_version(root, reference, destination, private=private, dry_run=dry_run, say=screen.note)
+    show(report, as_json, publish_summary)
 
 
 @corpus_app.command("list")

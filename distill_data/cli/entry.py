@@ -18,7 +18,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (jobs.run, jobs.serve, jobs.plan, jobs.build, jobs.train, jobs.evaluate, jobs.doctor, corpora.report):
+for command in (
+    jobs.run,
+    jobs.serve,
+    jobs.plan,
+    jobs.build,
+    jobs.train,
+    jobs.evaluate,
+    jobs.doctor,
+    corpora.report,
+    corpora.publish,
+):
     app.command()(command)
 app.add_typer(corpora.corpus_app, name="corpus")
 

@@ -49,3 +49,13 @@ RemoveTag = Annotated[bool, typer.Option("--remove", help="Take the tag away.")]
 Cron = Annotated[
     str | None, typer.Option(metavar="'0 3 * * *'", help="When, as five cron fields; instead of schedule.cron.")
 ]
+Destination = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="URL",
+        help="hf://OWNER/NAME, s3://BUCKET/FOLDER, file:///FOLDER; what the version's config says when left out.",
+    ),
+]
+Private = Annotated[bool, typer.Option("--private", help="A hub repository that is made is private.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show files, bytes and card; look at nothing there.")]

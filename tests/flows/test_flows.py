@@ -24,6 +24,7 @@ from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.corpus.tagging import roll_back
 from distill_data.errors import CorpusError, GateError, ModelError, StudentError
+from distill_data.report import one_line
 from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
 from flows.distill import distill
@@ -125,6 +126,23 @@ def test_a_failed_gate_ends_before_training_and_is_shown(job: dict[str, Any]) ->
     assert "**Not promoted**; stable is no version." in shown and "- failed gate min_rows: " in shown
     del job["gates"]
     assert distill(Config.model_validate(job)).student is not None
+
+
+def test_a_promoted_version_is_published_once(job: dict[str, Any], tmp_path: Path) -> None:
+    del job["student"]
+    job |= {"publish": {"to": (tmp_path / "hub").as_uri()}, "gates": {"min_rows": 1000}}
+    with pytest.raises(GateError):
+        distill(Config.model_validate(job))
+    assert not (tmp_path / "hub").exists()
+    del job["gates"]
+    report = distill(Config.model_validate(job))
+    assert report.published is not None and not report.published.already_there
+    assert (tmp_path / "hub" / "v1" / "manifest.json").is_file()
+    assert "; published to file://" in one_line(report)
+    assert "arithmetic@v1 is published" in artifact("arithmetic-v1-published")
+    again = distill(Config.model_validate(job))
+    assert again.published is not None and again.published.already_there
+    assert "published" not in one_line(again)
 
 
 def test_a_version_that_a_person_rolled_back_is_not_trained_on(job: dict[str, Any]) -> None:

@@ -298,7 +298,7 @@ def test_an_interrupted_serve_ends_its_run_and_pauses_its_schedule(job: dict[str
         assert client.read_deployment(served.deployment).paused
         again = serve(job)
         assert again.deployment == served.deployment and not client.read_deployment(served.deployment).paused
-    assert state_of(read_run(run))[0] != "Completed"
+    assert state_of(read_run(run))[0] == "Crashed"
     assert state_of(ended(again.start_run(), 240))[0] == "Completed"
     assert set(committed(store_of(job)).values()) == {1}
 
