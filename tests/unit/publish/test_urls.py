@@ -29,7 +29,7 @@ def corpus(make_job: MakeJob, tmp_path: Path) -> Corpus:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """A bucket of a real S3 server on loopback."""
     import boto3
     from moto.server import ThreadedMotoServer
@@ -46,7 +46,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }.items():
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket="corpora")
-    yield "s3://corpora/sums"
+    yield f"s3://corpora/{tmp_path.name}"  # the servers of one process share what they keep
     server.stop()
 
 
