@@ -49,6 +49,8 @@ class _Censor(logging.Filter):
 @contextmanager
 def censored_logs() -> Iterator[None]:
     """While the block runs, what the hub's and the stores' clients log holds no secret."""
+    import huggingface_hub.hf_api  # noqa: F401  sets up its handler, which must be there to be censored
+
     censor = _Censor()
     loggers = [logging.getLogger(name) for name in (*_LOGGERS, None)]
     handlers = {id(handler): handler for logger in loggers for handler in logger.handlers}

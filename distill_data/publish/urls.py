@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -77,7 +77,8 @@ def _is_there(store: AbstractFileSystem, folder: str, release: Release, address:
 def _manifest_in(store: AbstractFileSystem, folder: str) -> Manifest | None:
     path = f"{folder}/{MANIFEST_NAME}"
     try:
-        return parse_manifest(store.cat_file(path).decode(errors="replace"), path)
+        content: Any = store.cat_file(path)
+        return parse_manifest(content.decode(errors="replace"), path)
     except FileNotFoundError:
         return None
 
@@ -109,7 +110,8 @@ def _has(store: AbstractFileSystem, path: str, file: ReleaseFile) -> bool:
         if store.info(path)["size"] != file.bytes:
             return False
         sha256 = hashlib.sha256()
-        with store.open(path, "rb") as stream:
+        opened: Any = store.open(path, "rb")
+        with opened as stream:
             while block := stream.read(_BLOCK):
                 sha256.update(block)
     except FileNotFoundError:

@@ -24,10 +24,12 @@ from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.corpus.tagging import roll_back
 from distill_data.errors import CorpusError, GateError, ModelError, StudentError
+from distill_data.publish_config import Publish
 from distill_data.report import one_line
 from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
 from flows.distill import distill
+from flows.publish import publish_corpus
 from flows.train import evaluate_student, train_student
 
 
@@ -266,3 +268,12 @@ def test_the_command_line_prints_one_document_per_command(
     assert measured["after"] == trained["after"]
     whole = run("run", str(config), "--set", "student.train.steps=4")
     assert not whole["build"]["created"] and not whole["student"]["created"]
+
+
+def test_a_version_is_published_and_its_run_says_where(job: dict[str, Any], tmp_path: Path) -> None:
+    config = Config.model_validate({key: value for key, value in job.items() if key != "student"})
+    version = built(build_corpus(config)).corpus
+    report = publish_corpus(config.root, version, Publish(to=f"file://{tmp_path}/out"))
+    assert not report.already_there and (tmp_path / "out/v1/manifest.json").is_file()
+    assert publish_corpus(config.root, version, Publish(to=f"file://{tmp_path}/out")).already_there
+    assert run_names()[0] == f"publish {version}"

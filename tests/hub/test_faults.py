@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,26 +66,41 @@ def test_a_connection_that_breaks_is_made_again(publish: Run, hub: Hub, corpus: 
     assert hub.uploaded == lfs_bytes(corpus) and not hub.drop_after
 
 
-def test_a_killed_publish_goes_on_without_sending_again(
-    publish: Run, hub: Hub, corpus: Corpus, environment: dict[str, str], tmp_path: Path
-) -> None:
-    hub.seconds_per_block = 0.5
+def start_and_kill(hub: Hub, environment: dict[str, str], root: Path, when: Callable[[], bool]) -> None:
+    """A publish that is killed as soon as something is so."""
     command = [sys.executable, "-m", "distill_data.cli", "publish", "sums@v1", "--to", "hf://org/sums"]
-    process = subprocess.Popen([*command, "--root", str(tmp_path)], env=environment, stderr=subprocess.DEVNULL)
-    hub.fail("/commit/", 503, times=99, Retry_After="60")
-    while not any("/commit/" in request for request in hub.requests):
+    process = subprocess.Popen([*command, "--root", str(root)], env=environment, stderr=subprocess.DEVNULL)
+    while not when():
         assert process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.kill()
     process.wait()
     repo = hub.repos["org/sums"]
     assert len(repo.commits) == 1 and not repo.tags  # nothing is visible
     hub.faults.clear()
-    hub.seconds_per_block = 0.0
-    sent = hub.uploaded
-    assert sent == lfs_bytes(corpus)
+
+
+def test_what_arrived_before_a_kill_is_not_sent_again(
+    publish: Run, hub: Hub, corpus: Corpus, environment: dict[str, str], tmp_path: Path
+) -> None:
+    last = corpus.manifest.files[-1]
+    hub.seconds_per_block = 0.2  # a slow link
+    hub.fail(f"PUT /lfs/{last.sha256}", 503, times=99, Retry_After="60")
+    start_and_kill(hub, environment, tmp_path, lambda: hub.uploaded == lfs_bytes(corpus) - last.bytes)
     assert publish().returncode == 0
-    assert hub.uploaded == sent and repo.tags == {"v1": repo.head} and len(repo.commits) == 2
+    repo = hub.repos["org/sums"]
+    assert hub.uploaded == lfs_bytes(corpus) and repo.tags == {"v1": repo.head} and len(repo.commits) == 2
+
+
+def test_a_publish_killed_at_its_commit_sends_nothing_again(
+    publish: Run, hub: Hub, corpus: Corpus, environment: dict[str, str], tmp_path: Path
+) -> None:
+    hub.fail("/commit/", 503, times=99, Retry_After="60")
+    start_and_kill(hub, environment, tmp_path, lambda: any("/commit/" in request for request in hub.requests))
+    assert hub.uploaded == lfs_bytes(corpus)
+    assert publish().returncode == 0
+    repo = hub.repos["org/sums"]
+    assert hub.uploaded == lfs_bytes(corpus) and repo.tags == {"v1": repo.head} and len(repo.commits) == 2
 
 
 def test_a_publish_killed_before_its_tag_only_sets_it(publish: Run, hub: Hub, corpus: Corpus) -> None:
