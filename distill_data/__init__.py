@@ -11,9 +11,12 @@ teacher_config  the section `teacher`: everything that decides what it says, and
 judge_config   the section `judge`: which verifier scores answers, and how
 prompt_config  the sections of prompt sources
 filter_config  the section `filters`: which traces are dropped by what they say
+gates_config   the section `gates`: what a version must be like to be promoted
+schedule_config  the section `schedule`: when a config is run by itself
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
 student_config  the section `student`: who learns, and what is minimised
+publish_config  the section `publish`: where versions go
 config         the config tree: every key, its type, default and meaning
 config_problems  what is wrong with a config, in one phrase each
 config_file    how YAML and `--set` become a config
@@ -44,7 +47,9 @@ corpus         assemble a version, its manifest and card; open it; verify it
 export         a version as files that other trainers read
 page           a version's report as one HTML page
 judging        what models that judge are asked: a job of their own
+publish        a version to a hub's dataset repository or any fsspec URL; only publish/hub.py writes to a hub
 screening      a config's prompts without those of benchmarks and those that came before
+promotion      a version that passes the gates gets the tag `stable`
 student        dataset, losses, training and evaluation of a student
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
@@ -74,12 +79,15 @@ if TYPE_CHECKING:
         ConfigError,
         CorpusError,
         DistillDataError,
+        GateError,
         InputError,
         ModelError,
+        PublishError,
         StudentError,
         TeacherError,
         TraceStoreError,
     )
+    from distill_data.publish import publish_version
 
 __all__ = [
     "Config",
@@ -87,13 +95,16 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "DistillDataError",
+    "GateError",
     "InputError",
     "ModelError",
+    "PublishError",
     "StudentError",
     "TeacherError",
     "TraceStoreError",
     "load_config",
     "open_corpus",
+    "publish_version",
 ]
 
 __version__ = version("distill-data")
@@ -103,6 +114,7 @@ _MODULES = {
     "load_config": "distill_data.config_file",
     "Corpus": "distill_data.corpus.read",
     "open_corpus": "distill_data.corpus.read",
+    "publish_version": "distill_data.publish",
 }
 
 

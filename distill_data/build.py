@@ -19,7 +19,7 @@ from distill_data.corpus.digest import corpus_digest
 from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.read import Corpus
 from distill_data.corpus.versions import version_folder, version_with_digest
-from distill_data.errors import TeacherError
+from distill_data.errors import GateError, TeacherError
 from distill_data.filters.benchmark_texts import load_screened_by
 from distill_data.filters.decontamination import Benchmarks
 from distill_data.judge_config import LlmJudge
@@ -29,7 +29,9 @@ from distill_data.models import load_tokenizer
 from distill_data.page import write_page
 from distill_data.page.texts import token_texts
 from distill_data.planning import Plan, Retries, make_plan, sampled_as
+from distill_data.promotion import Promotion, promote
 from distill_data.prompts import PromptSet, save_prompts
+from distill_data.screening import pinned
 from distill_data.session import teacher_session
 from distill_data.teacher_identity import TeacherIdentity, identify_teacher
 from distill_data.teachers.generation import (
@@ -92,6 +94,7 @@ class BuildReport:
     soft_label_bytes_per_token: float | None
     model_verdicts: int = 0  # that models gave in this build
     judge_tokens: int = 0  # that they took for it
+    promotion: Promotion | None = None  # None until the gates were looked at
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def plan_build(settings: config.Config, prompts: PromptSet, retry_failed: bool =
 
     A branch of a hub model is pinned to the commit that the id is made of: a push during a long build changes nothing.
     """
+    settings = pinned(settings)
     identity = identify_teacher(settings.teacher)
     store = TraceStore(settings.root, identity.teacher_id)
     return BuildPlan(
@@ -267,6 +271,23 @@ def existing_version(build: BuildPlan) -> Manifest | None:
     return None if version is None else read_manifest(version_folder(root, name, version))
 
 
+def promote_version(build: BuildPlan, report: BuildReport, manifest: Manifest) -> BuildReport:
+    """The report with what became of the version: promoted, or why not.
+
+    Raises:
+        GateError: it failed a gate; the error holds the report.
+    """
+    promotion = promote(build.config, manifest, report.created)
+    report = replace(report, promotion=promotion)
+    if failed := promotion.failed_gates:
+        raise GateError(
+            f"{report.corpus} is not promoted: {'; '.join(failed)}: change what it is made of or the gates, or promote "
+            f"it as it is with `distill-data corpus tag {report.corpus} stable`",
+            report,
+        )
+    return report
+
+
 def report_build(
     build: BuildPlan,
     generation: GenerationReport,
@@ -299,6 +320,11 @@ def report_build(
         model_verdicts=judging.traces,
         judge_tokens=judging.tokens,
     )
+
+
+def is_promoted(report: BuildReport) -> bool:
+    """Whether the version goes further: is published and trained on."""
+    return report.promotion is not None and report.promotion.promoted
 
 
 def report_pause(

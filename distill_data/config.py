@@ -7,20 +7,27 @@ Validators only look at values: no file is opened and no model is loaded here.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from distill_data.dedup_config import Decontaminate, Deduplicate
 from distill_data.filter_config import Filters
+from distill_data.gates_config import Gates
 from distill_data.judge_config import Judge
 from distill_data.keep_config import Keep, Mix
 from distill_data.prompt_config import DatasetPrompts, PromptSource
+from distill_data.publish_config import Publish
+from distill_data.schedule_config import Schedule
 from distill_data.section import Fraction, Section
 from distill_data.student_config import Student
 from distill_data.teacher_config import Sampling, Teacher
 
 _UNLESS_DEFAULT = Field(exclude_if=lambda section: section.is_default)
+_UNLESS_LEFT_OUT = Field(exclude_if=lambda section: section is None)
+NOT_OF_A_VERSION = frozenset({"root", "gates", "schedule"})
+"""Keys that say what happens around a version: no manifest has them, and changing them gives no new version. Where a
+version is published is no part of its digest either, and in its manifest for `distill-data publish` to read."""
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 
 
@@ -67,16 +74,22 @@ class Config(Section):
     """How answers are scored; left out: only those of sources with a `judge:` of their own are."""
     keep: Keep = Keep()
     """Which answers are kept."""
-    mix: Annotated[Mix | None, Field(exclude_if=lambda mix: mix is None)] = None
+    mix: Annotated[Mix | None, _UNLESS_LEFT_OUT] = None
     """How many rows of every source there are."""
     filters: Filters = Filters()
     """Which traces are dropped, and why."""
     validation: Validation = Validation()
     """What is held out."""
+    gates: Annotated[Gates | None, _UNLESS_LEFT_OUT] = None
+    """What a version must be like to be promoted; left out: every version is."""
     student: Student | None = None
     """Who learns."""
+    publish: Annotated[Publish | None, _UNLESS_LEFT_OUT] = None
+    """Where versions are published."""
     storage: Storage = Storage()
     """How files are written."""
+    schedule: Annotated[Schedule | None, _UNLESS_LEFT_OUT] = None
+    """When `distill-data serve` runs this config."""
 
     @field_validator("name")
     @classmethod
@@ -180,6 +193,19 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _gates_can_be_looked_at(self) -> Config:
+        gates = self.gates or Gates.model_construct()
+        if gates.min_pass_rate is not None and not self.judges:
+            raise ValueError(
+                f"gates.min_pass_rate is {gates.min_pass_rate:g} and there is no judge: add a judge: section"
+            )
+        if gates.zero_contamination and not self.decontaminate.benchmarks:
+            raise ValueError(
+                "gates.zero_contamination is true and there is no benchmark: name some under decontaminate.benchmarks"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _verifier_covers_its_sources(self) -> Config:
         for source in self.prompts:
             judge = self.judge_of(source)
@@ -188,6 +214,11 @@ class Config(Section):
             if source.reference is None:
                 raise ValueError(f"source {source.label!r} has no reference: column for the judge to compare with")
         return self
+
+    @property
+    def of_a_version(self) -> dict[str, Any]:
+        """What a version's manifest says of this config: all that describes the version, and nothing around it."""
+        return self.model_dump(mode="json", exclude=set(NOT_OF_A_VERSION))
 
     def judge_of(self, source: PromptSource) -> Judge | None:
         """What scores the answers to a source's prompts."""

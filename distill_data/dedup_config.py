@@ -18,7 +18,9 @@ from pydantic import (
 
 from distill_data.section import Section
 
-CORPUS_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}@v[1-9][0-9]*")
+CORPUS_VERSION = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}@(v[1-9][0-9]*|(?!v[0-9]*\Z)[A-Za-z][A-Za-z0-9_.-]{0,63})"  # a version, or a tag
+)
 Similarity = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -49,7 +51,8 @@ class Deduplicate(_OnlyWhatIsSet):
     sample_similarity: Similarity = 0.8
     """Answers are nearly the same from this Jaccard similarity on (above 0, to 1)."""
     against: list[str] = []
-    """Other corpora, `NAME@vN`: prompts nearly the same as one of theirs are dropped, also where `prompts` is off."""
+    """Other corpora, `NAME@vN` or `NAME@TAG`, the version that the tag names when the build begins: prompts nearly the
+    same as one of theirs are dropped, also where `prompts` is off."""
     ngram: PositiveInt = 5
     """Words of an n-gram, characters in scripts without spaces; a shorter text is compared as a whole."""
 
@@ -59,8 +62,8 @@ class Deduplicate(_OnlyWhatIsSet):
         for reference in against:
             if not CORPUS_VERSION.fullmatch(reference):
                 raise ValueError(
-                    f"{reference!r} is no version of a corpus: write NAME@vN, such as arithmetic@v1 (without @vN it "
-                    "would be another one after the next build)"
+                    f"{reference!r} is no version of a corpus: write NAME@vN or NAME@TAG, such as arithmetic@v1 "
+                    "(without it would be another one after the next build)"
                 )
         if twice := sorted({name for name in against if against.count(name) > 1}):
             raise ValueError(f"{twice[0]!r} is named twice: remove one")

@@ -1,6 +1,9 @@
 """Every error that a user can meet; each message ends with what to do."""
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 
 class DistillDataError(Exception):
@@ -37,6 +40,23 @@ class TraceStoreError(DistillDataError):
 
 class CorpusError(DistillDataError):
     """A corpus version does not exist, is damaged, or cannot be written."""
+
+
+class GateError(DistillDataError):
+    """A version was made and failed a gate, so that it is not promoted, published or trained on; exits 4.
+
+    `report` is what the build has to tell.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class PublishError(DistillDataError):
+    """A version cannot be published there, or not now; nothing of it is visible there."""
 
 
 class StudentError(DistillDataError):

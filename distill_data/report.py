@@ -10,10 +10,15 @@ from typing import Any
 import yaml
 
 from distill_data.build import BuildPause, BuildPlan, BuildReport
+from distill_data.corpus.manifest import Manifest
 from distill_data.corpus.read import Corpus
+from distill_data.corpus.tagging import Tagged
 from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
 from distill_data.export import ExportReport
+from distill_data.promotion import Promotion
+from distill_data.publish.report import PublishReport
+from distill_data.schedule_config import Schedule
 from distill_data.student.job import StudentReport
 from distill_data.student.result import EvaluationResult
 
@@ -22,10 +27,11 @@ SHOWN = 72  # characters of a text that `corpus show` prints
 
 @dataclass(frozen=True)
 class RunReport:
-    """What `run` did, section by section; `student` is None where the config has none."""
+    """What `run` did, section by section; `student` and `published` are None where the config asks for none."""
 
     build: BuildReport | BuildPause
     student: StudentReport | None
+    published: PublishReport | None = None
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,29 @@ def checks_summary(checks: list[Check]) -> str:
     return "\n".join(f"{'ok  ' if check.ok else 'FAIL'} {check.name:<10}{check.detail}" for check in checks)
 
 
-def corpora_summary(corpora: dict[str, list[int]]) -> str:
-    """A line per corpus."""
-    lines = [f"{name}: {', '.join(f'v{version}' for version in versions)}" for name, versions in corpora.items()]
+@dataclass(frozen=True)
+class CorpusListing:
+    """What `corpus list` says of one corpus."""
+
+    versions: list[int]
+    tags: dict[str, int]  # the version that each names
+
+
+def corpora_summary(corpora: dict[str, CorpusListing]) -> str:
+    """A line per corpus; a version's tags stand behind it."""
+    lines = []
+    for name, listing in corpora.items():
+        tags = {version: [tag for tag, at in listing.tags.items() if at == version] for version in listing.versions}
+        shown = (f"v{version}" + (f" ({', '.join(names)})" if names else "") for version, names in tags.items())
+        lines.append(f"{name}: {', '.join(shown)}")
     return "\n".join(lines) or "no corpora here: run `distill-data build CONFIG`, or give --root"
+
+
+def tag_summary(moved: Tagged) -> str:
+    """What a tag names now."""
+    before = "" if moved.before is None else f"; before, it was v{moved.before}"
+    now = "is removed" if moved.version is None else f"is v{moved.version}"
+    return f"{moved.corpus}@{moved.tag} {now}{before}"
 
 
 def corpus_summary(corpus: Corpus) -> str:
@@ -142,6 +167,30 @@ def export_summary(report: ExportReport) -> str:
     return "\n".join(lines)
 
 
+def funnel(manifest: Manifest) -> list[tuple[str, int]]:
+    """What became of the prompts and traces of a version, stage by stage: name and rows."""
+    counts = manifest.counts
+    dropped = [(f"dropped: {reason}", count) for reason, count in manifest.dropped.items()]
+    asked = [("prompts read", counts["prompts"] + manifest.prompts.dropped), ("prompts asked", counts["prompts"])]
+    return [*asked, ("traces", counts["traces"]), *dropped, *((name, counts[name]) for name in ("kept", *_SPLITS))]
+
+
+_SPLITS = ("train", "validation")
+
+
+def publish_summary(report: PublishReport) -> str:
+    """What was published where; of a dry run, the files and the card that would be."""
+    size = f"{len(report.files):,} files, {report.bytes / 1e6:,.1f} MB"
+    if report.delivery is None:
+        files = [_line(f"{file.bytes:,}", file.path) for file in report.files]
+        return "\n".join([f"{report.corpus} would go to {report.destination}: {size}", *files, "", report.card or ""])
+    if report.already_there:
+        return f"{report.corpus} is at {report.delivery.address} already; nothing was sent"
+    lines = [f"{report.corpus} is published", _line("where", report.delivery.address), _line("files", size)]
+    lines.append(_line("new", f"{report.bytes_sent / 1e6:,.1f} MB"))
+    return "\n".join(lines + ([_line("revision", report.revision)] if report.revision else []))
+
+
 def build_summary(report: BuildReport | BuildPause) -> str:
     """A build's figures, a line each."""
     if isinstance(report, BuildPause):
@@ -182,10 +231,24 @@ def build_summary(report: BuildReport | BuildPause) -> str:
         lines.append(
             _line("size", f"{report.soft_label_bytes_per_token:.0f} bytes per completion token of soft labels")
         )
+    lines += _promotion_lines(report.promotion)
     lines.append(_line("corpus", report.path))
     if (page := Path(report.path) / "report.html").is_file():  # versions made before there were reports have none
         lines.append(_line("report", str(page)))
     return "\n".join(lines)
+
+
+def _promotion_lines(promotion: Promotion | None) -> list[str]:
+    """Whether a version is promoted, or each gate that it failed."""
+    if promotion is None:
+        return []
+    lines = [_line("gate", f"FAILED {line}") for line in promotion.failed_gates]
+    if promotion.promoted:
+        lines.append(_line("promoted", "this version is stable"))
+    elif lines:
+        stays = "there is none" if promotion.stable is None else f"stays v{promotion.stable}"
+        lines.append(_line("stable", f"{stays}: this version is not promoted"))
+    return lines if promotion.note is None else [*lines, _line("note", promotion.note)]
 
 
 def pause_summary(report: BuildPause) -> str:
@@ -241,11 +304,63 @@ def _cross_entropies(before: EvaluationResult, after: EvaluationResult) -> str:
     return f"cross-entropy {before.cross_entropy:.3f} -> {after.cross_entropy:.3f} nats per token{beside}"
 
 
+@dataclass(frozen=True)
+class ServeReport:
+    """What `serve` does from now on."""
+
+    corpus: str
+    cron: str
+    timezone: str
+    overlap: str
+    next_run: str  # ISO 8601
+    deployment: str  # id, in Prefect
+    api: str  # of Prefect's server
+
+    @classmethod
+    def of(cls, corpus: str, schedule: Schedule, deployment: str, api: str) -> ServeReport:
+        """The schedule of a corpus as figures."""
+        due = schedule.next_run().isoformat()
+        return cls(corpus, schedule.cron, schedule.timezone, schedule.overlap, due, deployment, api)
+
+
+def serve_summary(report: ServeReport) -> str:
+    """When what happens, and where to look."""
+    page = f"{report.api.removesuffix('/api')}/deployments/deployment/{report.deployment}"
+    return "\n".join(
+        [
+            f"{report.corpus} is built on schedule, next {report.next_run}",
+            _line("cron", f"{report.cron} ({report.timezone})"),
+            _line("overlap", "a run that is due while one is at work " + _OVERLAP[report.overlap]),
+            _line("Prefect", page),
+            _line("end", "Ctrl-C; what runs then is ended, and everything that it finished is kept"),
+        ]
+    )
+
+
+_OVERLAP = {"skip": "is left out", "queue": "waits for it"}
+
+
+def one_line(report: RunReport) -> str:
+    """What a run came to, for a place with room for one line."""
+    build = report.build
+    if isinstance(build, BuildPause):
+        return f"{build.corpus} is paused: {build.paused}"
+    made = "is new" if build.created else "is up to date: nothing new"
+    sent = report.published is not None and not report.published.already_there
+    published = f"; published to {report.published.destination}" if report.published is not None and sent else ""
+    student = "" if report.student is None else f"; student {report.student.name}"
+    note = "" if build.promotion is None or build.promotion.note is None else f"; {build.promotion.note}"
+    figures = f"{build.rows:,} rows, {build.generated_traces:,} traces generated"
+    return f"{build.corpus} {made}; {figures}{published}{student}{note}"
+
+
 def run_summary(report: RunReport) -> str:
     """The closing summary of `run`, with what to try next."""
     parts = [build_summary(report.build)]
     if isinstance(report.build, BuildPause):
         return parts[0]
+    if report.published is not None:
+        parts.append(publish_summary(report.published))
     if report.student is not None:
         parts.append(student_summary(report.student))
     corpus = f"{report.build.corpus}{_root_option(report.build)}"

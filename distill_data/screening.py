@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_data.config import Config
-from distill_data.corpus.read import open_corpus
-from distill_data.dedup_config import Deduplicate
+from distill_data.corpus.read import Corpus, open_corpus
+from distill_data.corpus.versions import find_version, parse_reference
+from distill_data.dedup_config import Decontaminate, Deduplicate
 from distill_data.errors import InputError
 from distill_data.filters.benchmark_texts import load_benchmarks
 from distill_data.filters.decontamination import counts_by_benchmark, details
@@ -36,7 +37,21 @@ def prompts_of(settings: Config) -> PromptSet:
         InputError: a source or benchmark cannot be read, or no prompt is left.
         CorpusError: a corpus to compare with is not there.
     """
+    settings = pinned(settings)
     return screened(load_prompts(list(settings.prompts), settings.teacher.mode), settings)
+
+
+def pinned(settings: Config) -> Config:
+    """The config with the tags in `deduplicate.against` replaced by the versions that they name now.
+
+    Raises:
+        CorpusError: a corpus to compare with is not there.
+    """
+    against = settings.deduplicate.against
+    names = [f"{parse_reference(one)[0]}@{find_version(settings.root, one).name}" for one in against]
+    if names == against:
+        return settings
+    return settings.model_copy(update={"deduplicate": settings.deduplicate.model_copy(update={"against": names})})
 
 
 def screened(prompts: PromptSet, settings: Config) -> PromptSet:
@@ -64,6 +79,26 @@ def _without_benchmarks(prompts: PromptSet, settings: Config) -> PromptSet:
     return _dropped(replace(prompts, benchmarks=facts), "contaminated", details(touched, len(prompts.table)))
 
 
+def contaminated_rows(corpus: Corpus, section: Decontaminate) -> tuple[int, str | None]:
+    """How many rows of a version have an n-gram of a benchmark in what is asked or said; with the first such place.
+
+    Raises:
+        InputError: a benchmark cannot be read.
+    """
+    (benchmarks, _), rows, example = load_benchmarks(section), 0, None
+    for split in corpus.splits:
+        for batch in corpus.batches("traces", split, _MESSAGES_AT_ONCE):
+            chats = batch["messages"].to_pylist()
+            touched = [benchmarks.touched(_texts_of(chats, role)) for role in ("user", "assistant")]
+            found = pa.concat_tables(touched).sort_by("row")
+            rows += len(found["row"].unique())
+            if example is None and len(found):
+                first = found.slice(0, 1).to_pylist()[0]
+                name = batch["trace_id"][first["row"]].as_py()
+                example = f"trace {name} has '{first['example']}' of benchmark {first['benchmark']}"
+    return rows, example
+
+
 def _without_seen(prompts: PromptSet, section: Deduplicate, root: str) -> PromptSet:
     """Without prompts that are nearly the same as one of another corpus."""
     texts, names = [], []
@@ -71,7 +106,7 @@ def _without_seen(prompts: PromptSet, section: Deduplicate, root: str) -> Prompt
         corpus = open_corpus(reference, root)
         for split in corpus.splits:
             for batch in corpus.batches("traces", split, _MESSAGES_AT_ONCE):
-                texts.append(_user_texts(batch["messages"].to_pylist()))
+                texts.append(_texts_of(batch["messages"].to_pylist(), "user"))
                 names += [f"{reference}, prompt {name}" for name in batch["prompt_id"].to_pylist()]
     first = first_alike(_asked(prompts.table), section.prompt_similarity, section.ngram, pa.chunked_array(texts))
     detail = [f"nearly the same as {names[-1 - row]}" if row < 0 else None for row in first.tolist()]
@@ -112,9 +147,9 @@ def _asked(prompts: pa.Table) -> pa.ChunkedArray:
 
 def _chunks(prompts: pa.Table) -> Iterator[pa.Array]:
     for batch in prompts.select(["messages"]).to_batches(max_chunksize=_MESSAGES_AT_ONCE):
-        yield _user_texts(batch["messages"].to_pylist())
+        yield _texts_of(batch["messages"].to_pylist(), "user")
 
 
-def _user_texts(chats: list[list[Message]]) -> pa.Array:
-    said = ("\n".join(one["content"] for one in chat if one["role"] == "user") for chat in chats)
+def _texts_of(chats: list[list[Message]], role: str) -> pa.Array:
+    said = ("\n".join(one["content"] for one in chat if one["role"] == role) for chat in chats)
     return pa.array(said, pa.string())

@@ -16,6 +16,7 @@ from distill_data.corpus.manifest import read_manifest
 from distill_data.corpus.versions import find_version
 from distill_data.errors import DistillDataError
 from distill_data.lease import Busy, teacher_lease
+from distill_data.screening import pinned
 from distill_data.teacher_identity import TeacherIdentity, identify_teacher
 from distill_data.teachers.messages import TeacherJob
 from distill_data.teachers.pool import TeacherPool
@@ -106,6 +107,7 @@ def _looks_up_to_date(settings: Config) -> bool:
     """Whether the corpus's latest version was built from this very config; its prompts may still have changed."""
     try:
         latest = read_manifest(find_version(settings.root, settings.name))
+        now = pinned(settings).of_a_version
+        return latest.config | {"publish": None} == now | {"publish": None}
     except DistillDataError:
         return False
-    return latest.config == settings.model_dump(mode="json", exclude={"root"})

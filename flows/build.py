@@ -1,4 +1,4 @@
-"""The build flow: prompts -> plan -> check -> generate -> judge -> assemble."""
+"""The build flow: prompts -> plan -> check -> generate -> judge -> assemble -> promote."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from prefect import flow
 
 from distill_data.build import BuildPause, BuildReport, existing_version, report_build, report_pause
 from distill_data.config import Config
+from distill_data.errors import GateError
 from distill_data.judging import model_judges
 from distill_data.progress import display
 from distill_data.session import early_session
 from distill_data.teachers.generation import NO_BUDGET, NOTHING_GENERATED, Budget
 from flows.reporting import name_run, publish_build_artifacts
-from flows.tasks import assemble_task, check_task, generate_task, judge_task, load_prompts_task, plan_task
+from flows.tasks import assemble_task, check_task, generate_task, judge_task, load_prompts_task, plan_task, promote_task
 
 
 @flow(name="build", flow_run_name="build {config.name}", validate_parameters=False)
@@ -24,6 +25,7 @@ def build_corpus(
     this teacher is at work and this one is to leave) writes no version.
 
     Raises:
+        GateError: the version was made and is not promoted; the error holds the report.
         DistillDataError: with one line that says what to do; everything that was committed is kept.
     """
     with early_session(config, verbose):
@@ -46,5 +48,10 @@ def build_corpus(
             manifest, created = assemble_task(plan)
     report = report_build(plan, generation, manifest, created, judging)
     name_run(f"build {report.corpus}")
-    publish_build_artifacts(report)
+    try:
+        report = promote_task(plan, report, manifest)
+    except GateError as failed:
+        publish_build_artifacts(failed.report, manifest)
+        raise
+    publish_build_artifacts(report, manifest)
     return report

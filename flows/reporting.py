@@ -9,6 +9,7 @@ from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -19,7 +20,8 @@ from prefect.logging import get_logger
 from prefect.runtime import flow_run
 
 from distill_data.build import BuildReport
-from distill_data.report import build_summary
+from distill_data.corpus.manifest import Manifest
+from distill_data.report import build_summary, funnel
 
 
 @contextmanager
@@ -58,15 +60,38 @@ def publish_summary(reference: str, kind: str, text: str) -> None:
         create_markdown_artifact(f"```\n{text}\n```", key=f"{artifact_key(reference)}-{kind}")
 
 
-def publish_build_artifacts(report: BuildReport) -> None:
-    """A table of counts and a summary of a build."""
-    counts = {"rows": report.rows, "train": report.train, "validation": report.validation}
-    rows = [{"what": what, "traces": count} for what, count in counts.items()]
-    rows += [{"what": f"dropped: {reason}", "traces": count} for reason, count in report.dropped.items()]
+def link_to(address: str, key: str, description: str) -> None:
+    """A link that a person can follow."""
+    with never_fatal():
+        create_link_artifact(address, key=key, description=description)
+
+
+def publish_build_artifacts(report: BuildReport, manifest: Manifest) -> None:
+    """What a build made: the version and what became of it, its funnel as a table, a summary."""
+    rows = [{"what": what, "traces": count} for what, count in funnel(manifest)]
     with never_fatal():
         key = f"{artifact_key(report.corpus)}-counts"
-        create_table_artifact(rows, key=key, description=f"Rows of {report.corpus}")
+        create_table_artifact(rows, key=key, description=f"Funnel of {report.corpus}")
+    with never_fatal():  # one key per corpus: Prefect shows how it went from run to run
+        key = f"{artifact_key(manifest.name)}-version"
+        create_markdown_artifact(version_markdown(report), key=key, description=f"Latest build of {manifest.name}")
     publish_summary(report.corpus, "summary", build_summary(report))
+
+
+def version_markdown(report: BuildReport) -> str:
+    """Which version a build gave, and whether it is promoted."""
+    state = "new" if report.created else "there already: nothing is new"
+    lines = [f"# {report.corpus}", "", f"This version is {state}. It has {report.rows:,} rows.", ""]
+    promotion = report.promotion
+    if promotion is not None and promotion.promoted:
+        lines.append(f"**Promoted**: `{report.corpus.partition('@')[0]}@stable` is this version.")
+    elif promotion is not None:
+        stable = "no version" if promotion.stable is None else f"v{promotion.stable}"
+        lines += [f"**Not promoted**; stable is {stable}.", ""]
+        lines += [f"- failed gate {line}" for line in promotion.failed_gates]
+    if promotion is not None and promotion.note is not None:
+        lines += ["", promotion.note]
+    return "\n".join([*lines, "", f"Digest `{report.digest}`, folder `{report.path}`."])
 
 
 def artifact_key(reference: str) -> str:

@@ -8,7 +8,14 @@ from uuid import UUID
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from distill_data.build import BuildPlan, assemble_version, generate_missing, plan_build
+from distill_data.build import (
+    BuildPlan,
+    BuildReport,
+    assemble_version,
+    generate_missing,
+    plan_build,
+    promote_version,
+)
 from distill_data.config import Config
 from distill_data.corpus.assemble import AssemblyProgress
 from distill_data.corpus.manifest import Manifest
@@ -63,6 +70,12 @@ def judge_task(plan: BuildPlan, generated: GenerationReport, budget: Budget, ver
 def assemble_task(plan: BuildPlan) -> tuple[Manifest, bool]:
     """Judge, filter and write a version, unless it exists."""
     return assemble_version(plan, show_assembly)
+
+
+@task(name="promote", cache_policy=NO_CACHE)
+def promote_task(plan: BuildPlan, report: BuildReport, manifest: Manifest) -> BuildReport:
+    """Give the version the tag `stable` if it passes the gates."""
+    return promote_version(plan, report, manifest)
 
 
 def show_assembly(progress: AssemblyProgress) -> None:

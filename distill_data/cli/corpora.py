@@ -6,7 +6,21 @@ from pathlib import Path
 
 import typer
 
-from distill_data.cli.options import AsJson, ExportFolder, ExportFormat, Reference, ReportFile, Root, Split
+from distill_data.cli.options import (
+    AsJson,
+    CorpusName,
+    Destination,
+    DryRun,
+    ExportFolder,
+    ExportFormat,
+    Private,
+    Reference,
+    RemoveTag,
+    ReportFile,
+    Root,
+    Split,
+    TagName,
+)
 from distill_data.cli.output import prepare, show
 
 corpus_app = typer.Typer(help="Look at corpus versions.", no_args_is_help=True)
@@ -28,13 +42,33 @@ def report(reference: Reference, out: ReportFile = None, root: Root = "./data", 
     show({"corpus": corpus.reference, "path": path, "without_token_texts": missing}, as_json, page_summary)
 
 
+def publish(
+    reference: Reference,
+    to: Destination = None,
+    private: Private = False,
+    dry_run: DryRun = False,
+    root: Root = "./data",
+    as_json: AsJson = False,
+) -> None:
+    """Publish a version to a hub or any URL that fsspec writes to, unless it is there."""
+    prepare(verbose=False)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.publish import destination_of, publish_version
+    from distill_data.report import publish_summary
+
+    destination = destination_of(reference, root) if to is None else to
+    with shown_on_stderr() as screen:
+        report = publish_version(root, reference, destination, private=private, dry_run=dry_run, say=screen.note)
+    show(report, as_json, publish_summary)
+
+
 @corpus_app.command("list")
 def corpus_list(root: Root = "./data", as_json: AsJson = False) -> None:
-    """List corpora and their versions."""
-    from distill_data.corpus.versions import list_corpora, list_versions
-    from distill_data.report import corpora_summary
+    """List corpora, their versions and tags."""
+    from distill_data.corpus.versions import list_corpora, list_tags, list_versions
+    from distill_data.report import CorpusListing, corpora_summary
 
-    corpora = {name: list_versions(root, name) for name in list_corpora(root)}
+    corpora = {name: CorpusListing(list_versions(root, name), list_tags(root, name)) for name in list_corpora(root)}
     show(corpora, as_json, corpora_summary)
 
 
@@ -80,3 +114,23 @@ def corpus_export(
     corpus = open_corpus(reference, root)
     report = export_corpus(corpus, format_, out or export_folder(root, corpus, format_), split)
     show(report, as_json, export_summary)
+
+
+@corpus_app.command("tag")
+def corpus_tag(
+    reference: Reference, tag: TagName, remove: RemoveTag = False, root: Root = "./data", as_json: AsJson = False
+) -> None:
+    """Let a tag name a version, or remove it; no build moves it back to a version that is there now."""
+    from distill_data.corpus.tagging import remove_tag, tag_version
+    from distill_data.report import tag_summary
+
+    show((remove_tag if remove else tag_version)(root, reference, tag), as_json, tag_summary)
+
+
+@corpus_app.command("rollback")
+def corpus_rollback(name: CorpusName, tag: TagName = "stable", root: Root = "./data", as_json: AsJson = False) -> None:
+    """Let a tag name the version that it named before."""
+    from distill_data.corpus.tagging import roll_back
+    from distill_data.report import tag_summary
+
+    show(roll_back(root, name, tag), as_json, tag_summary)

@@ -18,7 +18,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (jobs.run, jobs.plan, jobs.build, jobs.train, jobs.evaluate, jobs.doctor, corpora.report):
+for command in (
+    jobs.run,
+    jobs.serve,
+    jobs.plan,
+    jobs.build,
+    jobs.train,
+    jobs.evaluate,
+    jobs.doctor,
+    corpora.report,
+    corpora.publish,
+):
     app.command()(command)
 app.add_typer(corpora.corpus_app, name="corpus")
 
@@ -27,7 +37,7 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 def main() -> None:
-    """Run the command line; exit 0: done, 1: failed, 2: wrong usage or config, 3: paused as asked."""
+    """Run the command line; exit 0: done, 1: failed, 2: wrong usage or config, 3: paused as asked, 4: a gate failed."""
     try:
         status = app(standalone_mode=False)
     except DistillDataError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from distill_data.cli.options import (
     AsJson,
     ConfigPath,
     CorpusOption,
+    Cron,
     MaxHours,
     MaxTokens,
     Overrides,
     RetryFailed,
     Verbose,
 )
-from distill_data.cli.output import prepare, show
+from distill_data.cli.output import prepare, show, show_failed_gates
+from distill_data.errors import GateError
 
 PAUSED = 3
 
@@ -38,14 +42,18 @@ def run(
     settings = load_config(config, set_)
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
-    from distill_data.report import run_summary
+    from distill_data.report import RunReport, run_summary
     from distill_data.session import early_session
     from distill_data.teachers.generation import Budget
 
-    with shown_on_stderr(), early_session(settings, verbose):
-        from flows.distill import distill
+    try:
+        with shown_on_stderr(), early_session(settings, verbose):
+            from flows.distill import distill
 
-        report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+            report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+    except GateError as failed:
+        report = RunReport(failed.report, None)
+        raise typer.Exit(show_failed_gates(failed, report, as_json, run_summary)) from None
     show(report, as_json, run_summary)
     _exit_if_paused(report.build)
 
@@ -82,12 +90,45 @@ def build(
     from distill_data.session import early_session
     from distill_data.teachers.generation import Budget
 
-    with shown_on_stderr(), early_session(settings, verbose):
-        from flows.build import build_corpus
+    try:
+        with shown_on_stderr(), early_session(settings, verbose):
+            from flows.build import build_corpus
 
-        report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+            report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
+    except GateError as failed:
+        raise typer.Exit(show_failed_gates(failed, failed.report, as_json, build_summary)) from None
     show(report, as_json, build_summary)
     _exit_if_paused(report)
+
+
+def serve(
+    config: ConfigPath,
+    cron: Cron = None,
+    set_: Overrides = NO_OVERRIDES,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run the config on its schedule, as a deployment of Prefect, until interrupted."""
+    from distill_data.config_file import load_config
+    from distill_data.errors import ConfigError
+
+    overrides = [*set_, *([] if cron is None else [f"schedule.cron={json.dumps(cron)}"])]
+    settings = load_config(config, overrides)
+    schedule = settings.schedule
+    if schedule is None:
+        raise ConfigError(f"config {config} has no schedule: section: add one, or give --cron '0 3 * * *'")
+    prepare(verbose, leave=False)
+    from distill_data.report import ServeReport, serve_summary
+    from flows.deployments import serve as serve_schedule
+    from flows.server import prefect_server
+
+    with prefect_server(Path(settings.root) / "logs") as api:
+
+        def ready(deployment: Any) -> None:
+            show(ServeReport.of(settings.name, schedule, str(deployment), api), as_json, serve_summary)
+            sys.stdout.flush()
+
+        serve_schedule(settings, schedule, config, overrides, ready)
 
 
 def train(

@@ -26,7 +26,9 @@ RetryFailed = Annotated[
 CorpusOption = Annotated[
     str | None, typer.Option("--corpus", metavar="NAME@vN", help="Corpus version; the config's latest when left out.")
 ]
-Reference = Annotated[str, typer.Argument(metavar="NAME@vN", help="Corpus version; NAME alone is the latest.")]
+Reference = Annotated[
+    str, typer.Argument(metavar="NAME@vN", help="Corpus version or NAME@TAG; NAME alone is the latest.")
+]
 Root = Annotated[str, typer.Option(envvar="DISTILL_DATA_ROOT", help="Folder that holds the corpora.")]
 ExportFormat = Annotated[
     str,
@@ -41,3 +43,19 @@ ReportFile = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Where to; ROOT/reports/NAME-vN.html when left out.")
 ]
 Split = Annotated[str | None, typer.Option(metavar="SPLIT", help="Only train or only validation.")]
+CorpusName = Annotated[str, typer.Argument(metavar="NAME", help="Corpus.")]
+TagName = Annotated[str, typer.Argument(metavar="TAG", help="A name that moves from version to version.")]
+RemoveTag = Annotated[bool, typer.Option("--remove", help="Take the tag away.")]
+Cron = Annotated[
+    str | None, typer.Option(metavar="'0 3 * * *'", help="When, as five cron fields; instead of schedule.cron.")
+]
+Destination = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="URL",
+        help="hf://OWNER/NAME, s3://BUCKET/FOLDER, file:///FOLDER; what the version's config says when left out.",
+    ),
+]
+Private = Annotated[bool, typer.Option("--private", help="A hub repository that is made is private.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show files, bytes and card; look at nothing there.")]

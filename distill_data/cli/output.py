@@ -9,12 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from distill_data.errors import GateError
 
-def prepare(verbose: bool) -> None:
-    """Leave well on Ctrl-C, and keep libraries quiet unless they shall speak; set before they are imported."""
-    from distill_data.interrupt import leave_on_interrupt
 
-    leave_on_interrupt(interrupted)
+def prepare(verbose: bool, leave: bool = True) -> None:
+    """Leave well on Ctrl-C, and keep libraries quiet unless they shall speak; set before they are imported.
+
+    Without `leave` the command handles Ctrl-C itself.
+    """
+    if leave:
+        from distill_data.interrupt import leave_on_interrupt
+
+        leave_on_interrupt(interrupted)
     if verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
         return
@@ -44,6 +50,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def show_failed_gates(error: GateError, report: Any, as_json: bool, summary: Any) -> int:
+    """Show the report of a version that failed a gate, and one line on stderr; the exit status."""
+    show(report, as_json, summary)
+    sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def interrupted() -> int:

@@ -111,7 +111,7 @@ def _write(job: Assembly, staging: Path, decided: tuple[Decisions, dict[str, int
         version=0,
         digest=job.digest,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        config=job.config.model_dump(mode="json", exclude={"root"}),
+        config=job.config.of_a_version,
         prompts=PromptFacts(
             digest=job.prompts.digest,
             count=len(job.prompts.table),

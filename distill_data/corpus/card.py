@@ -46,8 +46,13 @@ def write_card(folder: Path, manifest: Manifest) -> None:
         os.fsync(file.fileno())
 
 
-def render_card(manifest: Manifest) -> str:
-    """The card of a version: YAML header with the configs `traces` and `soft_labels`, then Markdown."""
+def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
+    """The card of a version: YAML header with the configs `traces`, `soft_labels` and `rejected`, then Markdown.
+
+    Args:
+        manifest: the version's.
+        repo_id: the hub's repository that it is published to; None for a folder.
+    """
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -60,6 +65,8 @@ def render_card(manifest: Manifest) -> str:
     sampled = teacher["soft_labels"].get("kind") == "sampled"
     return template.render(
         m=manifest,
+        place=repo_id or ".",
+        license=(manifest.config.get("publish") or {}).get("license", "other"),
         splits=[split for split in ("train", "validation") if manifest.counts[split]],
         size=next((name for limit, name in _SIZES if manifest.counts["kept"] < limit), "n>100M"),
         teacher=teacher,

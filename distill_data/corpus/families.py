@@ -74,7 +74,8 @@ def _write_rejected(job: Assembly, folder: Path, rows: pa.Table) -> None:
     """Dropped prompts, then dropped traces, in one file; it is there even when nothing was dropped."""
     path = folder / "rejected" / _file_name("rejected", 0, 1)
     with parquet_writer(path, REJECTED_SCHEMA, file_metadata(job)) as writer:
-        writer.write_table(dropped_prompt_rows(job.prompts.dropped))
+        if len(job.prompts.dropped):  # `datasets` cannot load a file whose first row group is empty
+            writer.write_table(dropped_prompt_rows(job.prompts.dropped))
         for part, decisions in _read(job, rows):
             writer.write_table(trace_rows(job, decisions, part))
 

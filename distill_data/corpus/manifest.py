@@ -119,10 +119,14 @@ class Manifest(ManifestPart):
     """The data files."""
 
 
+def manifest_text(manifest: Manifest) -> str:
+    """The text of manifest.json, with a hash of its own content."""
+    return json.dumps(sealed(manifest.model_dump(mode="json")), indent=2, ensure_ascii=False) + "\n"
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json into a version's folder, durably, with a hash of its own content."""
-    text = json.dumps(sealed(manifest.model_dump(mode="json")), indent=2, ensure_ascii=False)
-    place((text + "\n").encode(), folder / MANIFEST_NAME)
+    """Write manifest.json into a version's folder, durably."""
+    place(manifest_text(manifest).encode(), folder / MANIFEST_NAME)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -133,18 +137,34 @@ def read_manifest(folder: Path) -> Manifest:
     """
     file = folder / MANIFEST_NAME
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        written_by = int(content["schema_version"])
-        if written_by > SCHEMA_VERSION:
-            raise CorpusError(
-                f"{file} has schema version {written_by} and this distill-data reads up to {SCHEMA_VERSION}: "
-                "upgrade distill-data"
-            )
-        return Manifest.model_validate(unsealed(content))
+        return parse_manifest(file.read_text(encoding="utf-8"), str(file))
     except FileNotFoundError:
         raise CorpusError(
             f"{file} does not exist, so {folder} is no corpus version: run `distill-data build`"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CorpusError(f"{file} is damaged ({reason}): restore it from a backup or build again") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(_damaged(str(file), error)) from None
+
+
+def parse_manifest(text: str, where: str) -> Manifest:
+    """The manifest in a text that was read from `where`.
+
+    Raises:
+        CorpusError: it is damaged, or written by a newer distill-data.
+    """
+    try:
+        content = json.loads(text)
+        written_by = int(content["schema_version"])
+        if written_by > SCHEMA_VERSION:
+            raise CorpusError(
+                f"{where} has schema version {written_by} and this distill-data reads up to {SCHEMA_VERSION}: "
+                "upgrade distill-data"
+            )
+        return Manifest.model_validate(unsealed(content))
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise CorpusError(_damaged(where, error)) from None
+
+
+def _damaged(where: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"{where} is damaged ({reason}): restore it from a backup or build again"

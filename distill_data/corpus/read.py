@@ -32,7 +32,7 @@ _MAPPED_BATCH_ROWS = 1024
 
 
 def open_corpus(reference: str, root: str | Path | None = None) -> Corpus:
-    """Open `NAME` (its latest version) or `NAME@vN`.
+    """Open `NAME` (its latest version), `NAME@vN` or `NAME@TAG`, such as `NAME@stable`.
 
     Args:
         reference: which version.
@@ -40,7 +40,7 @@ def open_corpus(reference: str, root: str | Path | None = None) -> Corpus:
 
     Raises:
         InputError: the reference is malformed.
-        CorpusError: there is no such version, or its manifest cannot be read.
+        CorpusError: there is no such version or tag, or its manifest cannot be read.
     """
     folder = find_version(root or os.environ.get("DISTILL_DATA_ROOT") or "data", reference)
     return Corpus(folder, read_manifest(folder))

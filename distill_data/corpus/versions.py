@@ -1,4 +1,4 @@
-"""Where versions live, and how `NAME` and `NAME@vN` find them."""
+"""Where versions live, and how `NAME`, `NAME@vN` and `NAME@TAG` find them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distill_data.config import CORPUS_NAME
 from distill_data.corpus.manifest import MANIFEST_NAME, read_manifest
+from distill_data.corpus.tags import is_tag, named
 from distill_data.errors import CorpusError, InputError
 
 _VERSION = re.compile(r"v([1-9][0-9]*)")
@@ -42,17 +43,19 @@ def next_version(folder: Path) -> int:
     return max(_numbers(folder), default=0) + 1
 
 
-def parse_reference(reference: str) -> tuple[str, int | None]:
-    """`NAME` or `NAME@vN` as (name, number); None is the latest.
+def parse_reference(reference: str) -> tuple[str, int | str | None]:
+    """`NAME`, `NAME@vN` or `NAME@TAG` as (name, number or tag); None is the latest.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of them.
     """
     name, separator, version = reference.partition("@")
     number = _VERSION.fullmatch(version)
-    if not CORPUS_NAME.fullmatch(name) or (separator and number is None):
-        raise InputError(f"{reference!r} is no corpus reference: write NAME or NAME@vN, such as arithmetic@v1")
-    return name, int(number[1]) if number else None
+    if not CORPUS_NAME.fullmatch(name) or (separator and number is None and not is_tag(version)):
+        raise InputError(
+            f"{reference!r} is no corpus reference: write NAME, NAME@vN or NAME@TAG, such as arithmetic@v1"
+        )
+    return name, int(number[1]) if number else version or None
 
 
 def find_version(root: str | Path, reference: str) -> Path:
@@ -60,7 +63,7 @@ def find_version(root: str | Path, reference: str) -> Path:
 
     Raises:
         InputError: the reference is malformed.
-        CorpusError: there is no such corpus or version; the message lists what there is.
+        CorpusError: there is no such corpus, version or tag; the message lists what there is.
     """
     name, wanted = parse_reference(reference)
     versions = list_versions(root, name)
@@ -70,11 +73,17 @@ def find_version(root: str | Path, reference: str) -> Path:
             f"corpus {name!r} does not exist under {root} (corpora there: {there}): "
             "build it with `distill-data build`, or give another --root"
         )
-    number = versions[-1] if wanted is None else wanted
+    tags = named(corpus_folder(root, name)) if isinstance(wanted, str) else {}
+    number = versions[-1] if wanted is None else tags.get(wanted) if isinstance(wanted, str) else wanted
     if number not in versions:
-        there = ", ".join(f"{name}@v{version}" for version in versions)
+        there = ", ".join(f"{name}@{one}" for one in (*tags, *(f"v{version}" for version in versions)))
         raise CorpusError(f"{reference} does not exist under {root}: use one of {there}")
     return version_folder(root, name, number)
+
+
+def list_tags(root: str | Path, name: str) -> dict[str, int]:
+    """The version that each tag of a corpus names, by tag."""
+    return named(corpus_folder(root, name))
 
 
 def version_with_digest(root: str | Path, name: str, digest: str) -> int | None:

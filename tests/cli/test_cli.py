@@ -93,7 +93,7 @@ def test_doctor_is_content_or_names_what_fails(run: Run, config: Path) -> None:
 
 
 def test_corpora_are_listed_shown_and_verified(run: Run, root: Path) -> None:
-    assert run("corpus", "list", "--root", root, "--json").document == {"replayed": [1]}
+    assert run("corpus", "list", "--root", root, "--json").document == {"replayed": {"versions": [1], "tags": {}}}
     assert run("corpus", "list", "--root", root).out == "replayed: v1\n"
     for name in ("replayed", "replayed@v1"):
         shown = run("corpus", "show", name, "--root", root, "--json")
@@ -101,6 +101,34 @@ def test_corpora_are_listed_shown_and_verified(run: Run, root: Path) -> None:
     assert "你好" in run("corpus", "show", "replayed", "--root", root).out
     verified = run("corpus", "verify", "replayed", "--root", root, "--json")
     assert (verified.status, verified.document) == (0, {"corpus": "replayed@v1", "ok": True, "problems": []})
+
+
+def test_tags_are_set_rolled_back_and_removed(run: Run, root: Path) -> None:
+    at = ("--root", root)
+    assert run("corpus", "tag", "replayed@v1", "best", *at).out == "replayed@best is v1\n"
+    assert run("corpus", "tag", "replayed", "stable", *at, "--json").document == {
+        "corpus": "replayed", "tag": "stable", "version": 1, "before": None}  # fmt: skip
+    assert run("corpus", "list", *at).out == "replayed: v1 (best, stable)\n"
+    assert run("corpus", "list", *at, "--json").document == {
+        "replayed": {"versions": [1], "tags": {"best": 1, "stable": 1}}
+    }
+    for command in ("show", "verify"):
+        assert run("corpus", command, "replayed@best", *at).status == 0
+    exported = run("corpus", "export", "replayed@best", "--format", "jsonl", "--out", root / "out", *at, "--json")
+    assert (exported.status, exported.document["corpus"]) == (0, "replayed@v1")
+    assert run("report", "replayed@stable", *at, "--out", root / "r.html").status == 0
+    assert (
+        run("corpus", "tag", "replayed", "best", "--remove", *at).out == "replayed@best is removed; before, it was v1\n"
+    )
+    assert run("corpus", "rollback", "replayed", "best", *at).out == "replayed@best is v1\n"
+    nowhere = run("corpus", "rollback", "replayed", *at)
+    assert (nowhere.status, nowhere.err.count("\n")) == (1, 1)
+    assert nowhere.err.startswith("error: tag 'stable' of replayed named no other version before: set it with")
+    assert run("corpus", "tag", "replayed@v2", "best", *at).status == 1
+    assert run("corpus", "tag", "replayed@v1", "v1", *at).status == 2
+    assert run("corpus", "show", "replayed@nope", *at).err.endswith(
+        "use one of replayed@best, replayed@stable, replayed@v1\n"
+    )
 
 
 def test_a_damaged_corpus_fails(run: Run, root: Path) -> None:
@@ -113,7 +141,7 @@ def test_a_damaged_corpus_fails(run: Run, root: Path) -> None:
 
 def test_the_root_may_come_from_the_environment(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILL_DATA_ROOT", str(root))
-    assert run("corpus", "list", "--json").document == {"replayed": [1]}
+    assert list(run("corpus", "list", "--json").document) == ["replayed"]
 
 
 def test_no_corpora(run: Run, tmp_path: Path) -> None:
@@ -160,7 +188,7 @@ def test_bad_input_is_one_line_and_exit_2(run: Run, config: Path, tmp_path: Path
         assert ran.out == ""
 
 
-@pytest.mark.parametrize("command", ["run", "build", "train", "evaluate", "plan", "doctor"])
+@pytest.mark.parametrize("command", ["run", "build", "serve", "train", "evaluate", "plan", "doctor"])
 def test_a_missing_config_is_told_before_anything_heavy_is_loaded(run: Run, command: str) -> None:
     ran = run(command, "no.yaml", "--json")
     assert ran.status == 2
@@ -172,6 +200,14 @@ def test_training_without_a_student_is_refused(run: Run, config: Path) -> None:
     for command in ("train", "evaluate"):
         ran = run(command, config)
         assert (ran.status, ran.err) == (2, f"error: config {config} has no student: section: add one\n")
+
+
+def test_serving_without_a_time_is_refused(run: Run, config: Path) -> None:
+    ran = run("serve", config)
+    assert (ran.status, ran.err) == (
+        2, f"error: config {config} has no schedule: section: add one, or give --cron '0 3 * * *'\n")  # fmt: skip
+    ran = run("serve", config, "--cron", "*/5 * * *")
+    assert ran.status == 2 and "'*/5 * * *' has 4 fields: give five" in ran.err
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["nope"], ["plan", "--nope"], ["corpus", "show"]])

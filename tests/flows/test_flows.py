@@ -22,11 +22,15 @@ from distill_data import open_corpus
 from distill_data.build import BuildPause, BuildReport
 from distill_data.cli import main
 from distill_data.config import Config
-from distill_data.errors import CorpusError, ModelError, StudentError
+from distill_data.corpus.tagging import roll_back
+from distill_data.errors import CorpusError, GateError, ModelError, StudentError
+from distill_data.publish_config import Publish
+from distill_data.report import one_line
 from distill_data.teachers.generation import Budget
 from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
 from flows.distill import distill
+from flows.publish import publish_corpus
 from flows.train import evaluate_student, train_student
 
 
@@ -87,7 +91,9 @@ def test_runs_and_artifacts_are_named_after_corpus_and_version(settings: Config)
     assert f'"dropped: failed_verifier", "traces": {built(report.build).dropped["failed_verifier"]}' in artifact(
         "arithmetic-v1-counts"
     )
+    assert '{"what": "prompts asked", "traces": 40}' in artifact("arithmetic-v1-counts")
     assert "arithmetic@v1 is new" in artifact("arithmetic-v1-summary")
+    assert "**Promoted**: `arithmetic@stable` is this version." in artifact("arithmetic-version")
     assert "held out" in artifact(f"{student.name}-student")
     assert artifact("generation") == 100.0
 
@@ -131,6 +137,45 @@ def test_a_config_without_judge_and_student_ends_with_an_unjudged_corpus(job: di
     build = built(report.build)
     assert report.student is None and build.rows == 160 and build.pass_rate is None
     assert set(open_corpus("arithmetic", root=job["root"]).traces("train")["passed"]) == {None}
+
+
+def test_a_failed_gate_ends_before_training_and_is_shown(job: dict[str, Any]) -> None:
+    job["gates"] = {"min_rows": 1000, "min_pass_rate": 0.01}
+    with pytest.raises(GateError, match="arithmetic@v1 is not promoted: min_rows: ") as failed:
+        distill(Config.model_validate(job))
+    assert failed.value.report.created and failed.value.report.promotion.stable is None
+    assert not Path(job["root"], "students").exists()
+    shown = artifact("arithmetic-version")
+    assert "**Not promoted**; stable is no version." in shown and "- failed gate min_rows: " in shown
+    del job["gates"]
+    assert distill(Config.model_validate(job)).student is not None
+
+
+def test_a_promoted_version_is_published_once(job: dict[str, Any], tmp_path: Path) -> None:
+    del job["student"]
+    job |= {"publish": {"to": (tmp_path / "hub").as_uri()}, "gates": {"min_rows": 1000}}
+    with pytest.raises(GateError):
+        distill(Config.model_validate(job))
+    assert not (tmp_path / "hub").exists()
+    del job["gates"]
+    report = distill(Config.model_validate(job))
+    assert report.published is not None and not report.published.already_there
+    assert (tmp_path / "hub" / "v1" / "manifest.json").is_file()
+    assert "; published to file://" in one_line(report)
+    assert "arithmetic@v1 is published" in artifact("arithmetic-v1-published")
+    again = distill(Config.model_validate(job))
+    assert again.published is not None and again.published.already_there
+    assert "published" not in one_line(again)
+
+
+def test_a_version_that_a_person_rolled_back_is_not_trained_on(job: dict[str, Any]) -> None:
+    build_corpus(Config.model_validate(job))
+    job["teacher"]["sampling"]["samples"] = 5
+    build_corpus(Config.model_validate(job))
+    roll_back(job["root"], "arithmetic")
+    report = distill(Config.model_validate(job))
+    assert built(report.build).corpus == "arithmetic@v2" and report.student is None
+    assert "stable was moved to v1 by hand" in artifact("arithmetic-version")
 
 
 def test_nothing_kept_says_why_and_makes_no_version(job: dict[str, Any]) -> None:
@@ -224,13 +269,19 @@ def test_the_command_line_prints_one_document_per_command(
     paused = run("run", str(config), "--max-tokens", "1", *slowly, status=3)["build"]
     assert (paused["corpus"], paused["paused"]) == ("arithmetic", "--max-tokens 1 is reached")
     assert 0 < paused["generated_traces"] < 160 == paused["generated_traces"] + paused["missing_traces"]
+    gated = run("build", str(config), "--set", "gates.min_rows=1000", status=4)
+    assert gated["created"] and gated["promotion"]["failed_gates"][0].startswith("min_rows: ")
+    assert (gated["reused_traces"], gated["generated_traces"]) == (paused["generated_traces"], paused["missing_traces"])
+    gated = run("run", str(config), "--set", "gates.min_rows=1000", status=4)
+    assert not gated["build"]["promotion"]["promoted"] and gated["student"] is None
     built = run("build", str(config))
     assert {
         "corpus", "path", "created", "rows", "dropped", "generated_traces", "generated_tokens", "reused_traces",
         "engine_seconds", "tokens_per_second",
     } <= built.keys()  # fmt: skip
-    assert (built["corpus"], built["created"]) == ("arithmetic@v1", True)
-    assert (built["reused_traces"], built["generated_traces"]) == (paused["generated_traces"], paused["missing_traces"])
+    assert (built["corpus"], built["created"]) == ("arithmetic@v1", False)  # only its gates were in the way
+    assert built["promotion"] == {"promoted": True, "stable": 1, "failed_gates": [], "note": None}
+    assert gated["build"]["generated_traces"] == 0
     assert run("build", str(config), "--max-tokens", "1")["created"] is False  # nothing is left to pause
     trained = run("train", str(config), "--corpus", "arithmetic@v1", "--set", "student.train.steps=4")
     assert (trained["corpus"], trained["steps"], trained["created"]) == ("arithmetic@v1", 4, True)
@@ -238,3 +289,12 @@ def test_the_command_line_prints_one_document_per_command(
     assert measured["after"] == trained["after"]
     whole = run("run", str(config), "--set", "student.train.steps=4")
     assert not whole["build"]["created"] and not whole["student"]["created"]
+
+
+def test_a_version_is_published_and_its_run_says_where(job: dict[str, Any], tmp_path: Path) -> None:
+    config = Config.model_validate({key: value for key, value in job.items() if key != "student"})
+    version = built(build_corpus(config)).corpus
+    report = publish_corpus(config.root, version, Publish(to=f"file://{tmp_path}/out"))
+    assert not report.already_there and (tmp_path / "out/v1/manifest.json").is_file()
+    assert publish_corpus(config.root, version, Publish(to=f"file://{tmp_path}/out")).already_there
+    assert run_names()[0] == f"publish {version}"

@@ -456,6 +456,10 @@ def test_a_new_key_of_the_loss_names_other_students_only_where_it_is_set() -> No
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
+        (["judge=null", "keep={}", "gates={min_pass_rate: 0.5}"], "gates.min_pass_rate is 0.5 and there is no judge"),
+        (["gates={zero_contamination: true}"], "gates.zero_contamination is true and there is no benchmark"),
+        (["gates={max_dropped: {trunkated: 0.1}}"], "'trunkated' is no drop reason: use one of near_duplicate_prompt,"),
+        (["gates={}"], "asks for nothing: give min_rows: or another gate, or leave gates: out"),
         (["mix={weights: {maths: 1}}"], "mix: names 'maths', which is no source: use chain_sum"),
         (["judge=null", "keep={min_pass_rate: 0.1}"], "keep.min_pass_rate is 0.1 and there is no judge"),
         (["judge=null", "keep={per_prompt: 1, prefer: best}"], "keep.prefer is best and there is no judge"),

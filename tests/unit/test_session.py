@@ -69,6 +69,13 @@ def test_it_does_not_begin_early_where_the_latest_version_has_this_config(config
     calls.clear()
     with early_session(config, verbose=False):
         assert calls == []
+    around = {
+        "gates": {"min_rows": 3},
+        "schedule": {"cron": "0 3 * * *"},
+        "publish": {"to": "hf://o/n"},
+    }  # around a version, not in it
+    with early_session(Config.model_validate(config.model_dump() | around), verbose=False):
+        assert calls == []
     more = config.model_copy(update={"keep": config.keep, "name": "other"})
     with early_session(more, verbose=False):
         assert calls == ["start"]

@@ -33,8 +33,9 @@ def test_the_header_is_yaml_with_both_configs(corpus: Corpus) -> None:
     header = yaml.safe_load(card(corpus).split("---\n")[1])
     assert header["license"] == "other"
     assert header["size_categories"] == ["n<1K"]
-    traces, labels = header["configs"]
+    traces, labels, rejected = header["configs"]
     assert (traces["config_name"], traces["default"], labels["config_name"]) == ("traces", True, "soft_labels")
+    assert rejected["data_files"] == [{"split": "rejected", "path": "rejected/rejected-*.parquet"}]
     assert labels["data_files"] == [
         {"split": "train", "path": "soft_labels/train-*.parquet"},
         {"split": "validation", "path": "soft_labels/validation-*.parquet"},

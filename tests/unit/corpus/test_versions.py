@@ -58,7 +58,7 @@ def test_references() -> None:
 
 @pytest.mark.parametrize("reference", ["", "a@", "a@1", "a@v0", "a@v01", "a@v1@v2", "../a", ".a", "a/b", "a@v1\n"])
 def test_a_bad_reference_is_refused(reference: str) -> None:
-    with pytest.raises(InputError, match="is no corpus reference: write NAME or NAME@vN"):
+    with pytest.raises(InputError, match="is no corpus reference: write NAME, NAME@vN or NAME@TAG"):
         parse_reference(reference)
 
 

@@ -1,0 +1,6 @@
+"""Publish a version: to a hub's dataset repository, or to any URL that fsspec writes to."""
+
+from distill_data.publish.publishing import destination_of, publish_version
+from distill_data.publish.report import PublishedFile, PublishReport
+
+__all__ = ["PublishReport", "PublishedFile", "destination_of", "publish_version"]

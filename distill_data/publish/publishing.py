@@ -1,0 +1,117 @@
+"""Publish one version: verify it here, then take it to its destination."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from distill_data.corpus.check import verify_corpus
+from distill_data.corpus.read import Corpus, open_corpus
+from distill_data.errors import CorpusError, DistillDataError, InputError, PublishError, reason_of
+from distill_data.publish.hub import publish_to_hub
+from distill_data.publish.release import Release, make_release
+from distill_data.publish.report import Delivery, PublishedFile, PublishReport
+from distill_data.publish.retry import Say
+from distill_data.publish.secrets import censored_logs, without_secrets
+from distill_data.publish.urls import publish_to_url
+from distill_data.publish_config import Publish
+
+
+def publish_version(
+    root: str | Path,
+    corpus: str,
+    destination: str | Publish,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    say: Say = lambda line: None,
+) -> PublishReport:
+    """Publish a version, unless it is there already.
+
+    It appears at once or not at all: on a hub as one commit that replaces the files of the version before and is
+    tagged `vN` when the hub's files were checked; elsewhere in a folder `vN` with its manifest last. What a publish
+    that was killed has sent is not sent again. Tokens come from the environment or the hub's own login.
+
+    Args:
+        root: folder that holds the corpus.
+        corpus: `NAME@vN`, or `NAME` for its latest version.
+        destination: a config's section `publish`, or its `to:`, such as `hf://OWNER/NAME`.
+        private: only the owner sees a hub repository that is made.
+        dry_run: look at nothing there and write nothing; the report has the files and the card.
+        say: told what happens, a line at a time.
+
+    Raises:
+        InputError: the destination cannot be used.
+        CorpusError: there is no such version, or it is damaged.
+        PublishError: it cannot be published there, or not now.
+    """
+    to = _section(destination, private)
+    opened = open_corpus(corpus, root)
+    _require_whole(opened)
+    release = make_release(opened, to.repo_id)
+    if dry_run:
+        return _report(release, to, None)
+    return _report(release, to, _deliver(release, to, say))
+
+
+def destination_of(corpus: str, root: str | Path) -> Publish:
+    """Where the config that a version was built with publishes.
+
+    Raises:
+        InputError: it says nothing about that.
+    """
+    section = open_corpus(corpus, root).manifest.config.get("publish")
+    if section is None:
+        raise InputError(f"{corpus} was built without a publish: section: say where with --to hf://OWNER/NAME")
+    return Publish.model_validate(section)
+
+
+def _section(destination: str | Publish, private: bool) -> Publish:
+    """The destination as the config's section says it."""
+    section = destination if isinstance(destination, Publish) else None
+    try:
+        values = {"to": destination} if section is None else section.model_dump()
+        return Publish.model_validate(values | ({"private": True} if private else {}))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InputError(problem["msg"].removeprefix("Value error, ")) from None
+
+
+def _require_whole(corpus: Corpus) -> None:
+    if problems := verify_corpus(corpus):
+        more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
+        raise CorpusError(
+            f"{corpus.reference} is not whole and is not published: {problems[0]}{more}: see `distill-data corpus "
+            "verify`, then restore it or build again"
+        )
+
+
+def _deliver(release: Release, to: Publish, say: Say) -> Delivery:
+    """Take a release to its destination; whatever a client raises becomes one line without secrets."""
+    publish = publish_to_url if to.repo_id is None else publish_to_hub
+    try:
+        with censored_logs():
+            return publish(release, to, say)
+    except DistillDataError:
+        raise
+    except Exception as error:  # clients raise what they like, with signed addresses and headers in it
+        what = without_secrets(f"{type(error).__name__}: {reason_of(error)}")
+        raise PublishError(
+            f"{release.reference} cannot be published to {to.to} ({what}): check the address and your "
+            "rights there (HF_TOKEN, or `hf auth login`), then run the same command again"
+        ) from None
+
+
+def _report(release: Release, to: Publish, delivery: Delivery | None) -> PublishReport:
+    return PublishReport(
+        corpus=release.reference,
+        destination=to.to,
+        digest=release.manifest.digest,
+        tag=release.tag,
+        files=tuple(PublishedFile(file.path, file.bytes) for file in release.files),
+        bytes=sum(file.bytes for file in release.files),
+        dry_run=delivery is None,
+        card=release.card.content().decode() if delivery is None else None,
+        delivery=delivery,
+    )

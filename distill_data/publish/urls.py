@@ -1,0 +1,177 @@
+"""Publish to a URL that fsspec writes to: files first, each read back, the manifest last and only where none is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from distill_data.errors import PublishError, reason_of
+from distill_data.parquet import place, sync_folder
+from distill_data.publish.release import Release, ReleaseFile, is_data_path
+from distill_data.publish.report import Delivery
+from distill_data.publish.retry import Say, with_retries
+from distill_data.publish.secrets import without_secrets
+from distill_data.publish_config import Publish
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_BLOCK = 1 << 20
+
+
+def publish_to_url(release: Release, to: Publish, say: Say) -> Delivery:
+    """Publish into the folder `vN` under a URL.
+
+    Raises:
+        PublishError: another version has this number there, or the store cannot be written.
+    """
+    store, base = _open(to.to)
+    folder, address = f"{base}/{release.tag}", f"{to.to}/{release.tag}"
+    if _is_there(store, folder, release, address):
+        return Delivery(address, None, already_there=True, bytes_sent=0)
+    say(f"publish: {release.reference} to {address}")
+    sent = sum(_bring(store, folder, file, say) for file in (*release.data, release.card))
+    _remove_others(store, folder, release)
+    if not _create(store, f"{folder}/{MANIFEST_NAME}", release.manifest_file.content()):
+        _is_there(store, folder, release, address)  # somebody else was faster; with another version, that is an error
+        return Delivery(address, None, already_there=True, bytes_sent=sent)
+    _require_all(store, folder, release, address)
+    return Delivery(address, None, already_there=False, bytes_sent=sent + release.manifest_file.bytes)
+
+
+def _open(url: str) -> tuple[AbstractFileSystem, str]:
+    """A store without caches, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
+    except (ImportError, ValueError, TypeError) as error:
+        raise PublishError(
+            f"nothing here writes to {url} ({without_secrets(reason_of(error))}): install the package, for s3:// "
+            "`pip install 'distill-data[s3]'`, or give another URL"
+        ) from None
+
+
+def _is_there(store: AbstractFileSystem, folder: str, release: Release, address: str) -> bool:
+    """Whether a folder holds this version.
+
+    Raises:
+        PublishError: it holds another one.
+    """
+    there = _manifest_in(store, folder)
+    if there is None:
+        return False
+    if (there.name, there.digest) != (release.manifest.name, release.manifest.digest):
+        raise PublishError(
+            f"{address} holds another {there.name}@v{there.version} (digest {there.digest[:12]}, this one has "
+            f"{release.manifest.digest[:12]}), and a published version never changes: publish to another place"
+        )
+    return True
+
+
+def _manifest_in(store: AbstractFileSystem, folder: str) -> Manifest | None:
+    path = f"{folder}/{MANIFEST_NAME}"
+    try:
+        content: Any = store.cat_file(path)
+        return parse_manifest(content.decode(errors="replace"), path)
+    except FileNotFoundError:
+        return None
+
+
+def _bring(store: AbstractFileSystem, folder: str, file: ReleaseFile, say: Say) -> int:
+    """Have a file there, as its bytes read back show; the bytes that had to be sent.
+
+    Raises:
+        PublishError: what comes back is not what was sent.
+    """
+    path = f"{folder}/{file.path}"
+
+    def bring() -> int:
+        if _has(store, path, file):
+            return 0
+        _put(store, path, file)
+        if not _has(store, path, file):
+            raise PublishError(
+                f"{path} does not read back as it was sent: check the store, then run the same command again"
+            )
+        return file.bytes
+
+    return with_retries(f"sending {file.path}", bring, say)
+
+
+def _has(store: AbstractFileSystem, path: str, file: ReleaseFile) -> bool:
+    """Whether a file is there with its size and hash; the whole file is read."""
+    try:
+        if store.info(path)["size"] != file.bytes:
+            return False
+        sha256 = hashlib.sha256()
+        opened: Any = store.open(path, "rb")
+        with opened as stream:
+            while block := stream.read(_BLOCK):
+                sha256.update(block)
+    except FileNotFoundError:
+        return False
+    return sha256.hexdigest() == file.sha256
+
+
+def _is_local(store: AbstractFileSystem) -> bool:
+    return "file" in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,))
+
+
+def _put(store: AbstractFileSystem, path: str, file: ReleaseFile) -> None:
+    if _is_local(store):
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place(file.source if isinstance(file.source, bytes) else pa.memory_map(str(file.source)).read_buffer(), target)
+        return
+    if isinstance(file.source, bytes):
+        store.pipe_file(path, file.source)
+    else:
+        store.put_file(str(file.source), path)
+
+
+def _create(store: AbstractFileSystem, path: str, content: bytes) -> bool:
+    """Write a file unless there is one; False where there is. Conditional in one step where the store can do that."""
+    try:
+        if _is_local(store):
+            _create_local(Path(path), content)
+        else:
+            store.pipe_file(path, content, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _create_local(target: Path, content: bytes) -> None:
+    """A whole file under a name that nothing has; FileExistsError where something has."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.create")
+    place(content, temporary)
+    try:
+        os.link(temporary, target)
+    finally:
+        temporary.unlink()
+    sync_folder(target.parent)
+
+
+def _remove_others(store: AbstractFileSystem, folder: str, release: Release) -> None:
+    """Remove data files that an unfinished publish of something else left; without a manifest they are no version."""
+    ours = {file.path for file in release.files}
+    for path in store.find(folder):
+        inside = path.removeprefix(f"{folder}/")
+        if is_data_path(inside) and inside not in ours:
+            store.rm_file(path)
+
+
+def _require_all(store: AbstractFileSystem, folder: str, release: Release, address: str) -> None:
+    """A last look at every size, with the manifest there."""
+    for file in release.files:
+        if (size := store.info(f"{folder}/{file.path}")["size"]) != file.bytes:
+            raise PublishError(
+                f"{address}/{file.path} has {size:,} bytes instead of {file.bytes:,}: somebody else writes there too; "
+                f"remove {address} and publish again"
+            )
