@@ -6,6 +6,7 @@ The modules in reading order, low to high; a module imports only what stands abo
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 section        what a section of the config is
+compare_config  the section `compare`: the same student trained several ways
 judge_config   the section `judge`: which verifier scores answers, and how
 prompt_config  the sections of prompt sources
 filter_config  the section `filters`: which traces are dropped by what they say
@@ -43,6 +44,7 @@ export         a version as files that other trainers read
 page           a version's report as one HTML page
 screening      a config's prompts without those of benchmarks and those that came before
 student        dataset, losses, training and evaluation of a student
+comparison     what students learn with and without distributions, and in how many tokens
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
 estimate       what a build will cost

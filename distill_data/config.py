@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from distill_data.compare_config import Compare
 from distill_data.dedup_config import Decontaminate, Deduplicate
 from distill_data.filter_config import Filters
 from distill_data.judge_config import Judge
@@ -75,6 +76,8 @@ class Config(Section):
     """What is held out."""
     student: Student | None = None
     """Who learns."""
+    compare: Annotated[Compare, _UNLESS_DEFAULT] = Compare()
+    """What `distill-data compare` trains."""
     storage: Storage = Storage()
     """How files are written."""
 

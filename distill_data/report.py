@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from distill_data.build import BuildPause, BuildPlan, BuildReport
+from distill_data.comparison.findings import FIGURES, Comparison
+from distill_data.comparison.page import PAGE_NAME, saved, spread
 from distill_data.corpus.read import Corpus
 from distill_data.doctor import Check
 from distill_data.estimate import Estimate, estimate_build
@@ -218,6 +220,24 @@ def _cross_entropies(before: EvaluationResult, after: EvaluationResult) -> str:
     teachers = after.teacher_cross_entropy
     beside = " of its own" if teachers is None else f" (the teacher itself: {teachers:.3f})"
     return f"cross-entropy {before.cross_entropy:.3f} -> {after.cross_entropy:.3f} nats per token{beside}"
+
+
+def comparison_summary(found: Comparison | BuildPause) -> str:
+    """What every way of learning ended at, and what the teacher's distributions saved."""
+    if isinstance(found, BuildPause):
+        return pause_summary(found)
+    seen = ", ".join(f"{arm} {tokens:,}" for arm, tokens in found.tokens.items())
+    lines = [
+        f"{found.corpus}: a student of {found.parameters:,} parameters, trained for {found.seconds:,.0f} s in all",
+        _line("seeds", f"{len(found.seeds)}"),
+        _line("tokens", f"a training saw {seen}"),
+    ]
+    for name, arms in found.figures.items():
+        lines.append(FIGURES[name])
+        for arm in arms:
+            lines.append(_line(arm.arm, f"{spread(arm.final)}  {saved(arm.saved)}".rstrip()))
+    lines += [_line("page", f"{found.path}/{PAGE_NAME}"), _line("figures", f"{found.path}/comparison.json")]
+    return "\n".join(lines)
 
 
 def run_summary(report: RunReport) -> str:

@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (jobs.run, jobs.plan, jobs.build, jobs.train, jobs.evaluate, jobs.doctor, corpora.report):
+for command in (jobs.run, jobs.plan, jobs.build, jobs.train, jobs.evaluate, jobs.compare, jobs.doctor, corpora.report):
     app.command()(command)
 app.add_typer(corpora.corpus_app, name="corpus")
 

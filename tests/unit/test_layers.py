@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 ORDER = [
-    "errors", "identity", "section", "judge_config", "prompt_config", "filter_config", "keep_config", "dedup_config",
-    "teacher_config", "student_config", "config", "config_problems", "config_file", "reference",
-    "records", "soft_labels", "reasoning", "file_hash", "mapped", "gguf", "models", "teacher_identity", "prompts",
+    "errors", "identity", "section", "compare_config", "judge_config", "prompt_config", "filter_config",
+    "keep_config", "dedup_config", "teacher_config", "student_config", "config", "config_problems", "config_file",
+    "reference", "records", "soft_labels", "reasoning", "file_hash", "mapped", "gguf", "models", "teacher_identity",
+    "prompts",
     "planning", "parquet", "part_file", "trace_table", "trace_index", "trace_store", "dead_letters", "lease",
-    "teachers", "verify", "filters", "corpus", "export", "page", "screening", "student", "session", "build",
-    "estimate", "doctor", "report", "progress", "interrupt", "cli",
+    "teachers", "verify", "filters", "corpus", "export", "page", "screening", "student", "comparison", "session",
+    "build", "estimate", "doctor", "report", "progress", "interrupt", "cli",
 ]  # fmt: skip
 # A corpus hands out a reader for training; it is imported only when asked for.
 EXCEPTIONS = {("corpus/read.py", "student")}
