@@ -8,6 +8,7 @@ identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 section        what a section of the config is
 sampling_config  the section `sampling` of a source: what is sampled otherwise
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
+compare_config  the section `compare`: the same student trained several ways
 judge_config   the section `judge`: which verifier scores answers, and how
 prompt_config  the sections of prompt sources
 filter_config  the section `filters`: which traces are dropped by what they say
@@ -51,6 +52,7 @@ publish        a version to a hub's dataset repository or any fsspec URL; only p
 screening      a config's prompts without those of benchmarks and those that came before
 promotion      a version that passes the gates gets the tag `stable`
 student        dataset, losses, training and evaluation of a student
+comparison     what students learn with and without distributions, and in how many tokens
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
 judging_build  the step in which models judge

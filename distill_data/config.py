@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from distill_data.compare_config import Compare
 from distill_data.dedup_config import Decontaminate, Deduplicate
 from distill_data.filter_config import Filters
 from distill_data.gates_config import Gates
@@ -86,6 +87,8 @@ class Config(Section):
     """Who learns."""
     publish: Annotated[Publish | None, _UNLESS_LEFT_OUT] = None
     """Where versions are published."""
+    compare: Annotated[Compare, _UNLESS_DEFAULT] = Compare()
+    """What `distill-data compare` trains."""
     storage: Storage = Storage()
     """How files are written."""
     schedule: Annotated[Schedule | None, _UNLESS_LEFT_OUT] = None

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from distill_data.build import BuildPause, BuildPlan, BuildReport
+from distill_data.comparison.findings import FIGURES, Comparison
+from distill_data.comparison.page import PAGE_NAME, saved, spread
 from distill_data.corpus.manifest import Manifest
 from distill_data.corpus.read import Corpus
 from distill_data.corpus.tagging import Tagged
@@ -352,6 +354,24 @@ def one_line(report: RunReport) -> str:
     note = "" if build.promotion is None or build.promotion.note is None else f"; {build.promotion.note}"
     figures = f"{build.rows:,} rows, {build.generated_traces:,} traces generated"
     return f"{build.corpus} {made}; {figures}{published}{student}{note}"
+
+
+def comparison_summary(found: Comparison | BuildPause) -> str:
+    """What every way of learning ended at, and what the teacher's distributions saved."""
+    if isinstance(found, BuildPause):
+        return pause_summary(found)
+    seen = ", ".join(f"{arm} {tokens:,}" for arm, tokens in found.tokens.items())
+    lines = [
+        f"{found.corpus}: a student of {found.parameters:,} parameters, trained for {found.seconds:,.0f} s in all",
+        _line("seeds", f"{len(found.seeds)}"),
+        _line("tokens", f"a training saw {seen}"),
+    ]
+    for name, arms in found.figures.items():
+        lines.append(FIGURES[name])
+        for arm in arms:
+            lines.append(_line(arm.arm, f"{spread(arm.final)}  {saved(arm.saved)}".rstrip()))
+    lines += [_line("page", f"{found.path}/{PAGE_NAME}"), _line("figures", f"{found.path}/comparison.json")]
+    return "\n".join(lines)
 
 
 def run_summary(report: RunReport) -> str:

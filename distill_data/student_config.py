@@ -180,6 +180,11 @@ class Train(Section):
     """`train`: the student learns to think as the teacher does. `mask`: it reads the teacher's thinking and learns the
     answer alone. `drop`: the thinking is left out, and the student learns to answer at once. Thinking ends with the
     first `teacher.reasoning.close_tag`, which has to be one token."""
+    learns: Annotated[Literal["trace", "reference"], Field(exclude_if=lambda learns: learns == "trace")] = "trace"
+    """`trace`: what the teacher said. `reference`: the source's own reference to the same prompt, with `loss:
+    {objective: text}`; what a student learns without a teacher."""
+    look_every: Annotated[PositiveInt | None, _UNLESS_NONE] = None
+    """Steps between looks at the held-out traces that are only written down, in metrics.jsonl; left out: none."""
     lora: Annotated[Lora | None, _UNLESS_NONE] = None
     """Train adapters only. The student's folder holds the merged model, and the adapter alone in `adapter/`."""
     early_stopping: Annotated[EarlyStopping | None, _UNLESS_NONE] = None
@@ -191,6 +196,15 @@ class Train(Section):
     tensorboard: bool = False
     """Write TensorBoard's event files too, into `tensorboard/` in the student's folder; `pip install tensorboard`.
     metrics.jsonl is always there."""
+
+    @model_validator(mode="after")
+    def _a_reference_is_text(self) -> Train:
+        if self.learns == "reference" and self.loss.objective != "text":
+            raise ValueError(
+                f"learns is reference and loss.objective {self.loss.objective}, and references have no distributions: "
+                "set loss: {objective: text}"
+            )
+        return self
 
 
 EXECUTION = {"gradient_checkpointing", "checkpoint_every", "tensorboard"}

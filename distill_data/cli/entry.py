@@ -25,6 +25,7 @@ for command in (
     jobs.build,
     jobs.train,
     jobs.evaluate,
+    jobs.compare,
     jobs.doctor,
     corpora.report,
     corpora.publish,

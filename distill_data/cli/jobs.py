@@ -166,6 +166,27 @@ def evaluate(
     show(evaluate_student(settings, corpus or settings.name), as_json, student_summary)
 
 
+def compare(
+    config: ConfigPath,
+    corpus: CorpusOption = None,
+    set_: Overrides = NO_OVERRIDES,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the student with and without the teacher's distributions, and say what they bought."""
+    settings = _with_student(config, set_)
+    prepare(verbose)
+    from distill_data.progress import shown_on_stderr
+    from distill_data.report import comparison_summary
+
+    with shown_on_stderr():
+        from flows.compare import compare as run_comparison
+
+        found = run_comparison(settings, corpus, verbose)
+    show(found, as_json, comparison_summary)
+    _exit_if_paused(found)
+
+
 def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
     """Check config, prompts, model, template, student and disk before any engine starts."""
     prepare(verbose=False)

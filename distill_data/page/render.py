@@ -121,6 +121,11 @@ def _allowed(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
+def style() -> str:
+    """The pages' style sheet."""
+    return _source("page.css")
+
+
 def _source(name: str) -> str:
     """A file of this package that goes into the page as it is."""
     text = (_FOLDER / name).read_text(encoding="utf-8")

@@ -97,7 +97,7 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
             "student.train.loss.objective: forward_kl"
         )
     unlike: Any = {"evaluate": True, "train": EXECUTION}
-    if student.train.early_stopping is not None:  # which looks at as many traces as `evaluate` says
+    if student.train.early_stopping is not None or student.train.look_every is not None:  # at what `evaluate` says
         unlike = {"train": EXECUTION}
     ingredients = student.model_dump(exclude=unlike) | {"corpus": corpus.manifest.digest}
     if (own := _own_tokenizer(student, corpus.manifest.tokenizer["sha256"])) is not None:
@@ -133,14 +133,16 @@ def _job(plan: StudentPlan, folder: Path) -> TrainJob:
     from distill_data.student.training import TrainJob
 
     labels = _labels(plan)
-    looks = plan.student.train.early_stopping is not None and plan.has_held_out
+    train, rows = plan.student.train, plan.student.evaluate.max_traces
+    looks = (train.early_stopping is not None or train.look_every is not None) and plan.has_held_out
     return TrainJob(
         student=plan.student,
         labels=labels.train(folder),
         tokenizer=labels.tokenizer,
         output=folder,
         kind=labels.kind,
-        held_out=labels.held_out(plan.student.evaluate.max_traces) if looks else None,
+        held_out=labels.held_out(rows) if looks else None,
+        references=labels.held_out_references(rows) if looks and train.look_every is not None else None,
         teacher=teacher_source(plan.config.teacher),
     )
 
@@ -167,12 +169,12 @@ def evaluate(plan: StudentPlan) -> None:
             f"{plan.corpus.reference} holds nothing out: set validation.fraction above 0 and build again"
         )
     settings, shown = plan.student.evaluate, _labels(plan)
-    table = shown.held_out(settings.max_traces)
+    held_out = shown.held_out(settings.max_traces)
     device: Any = "cuda" if torch.cuda.is_available() else "cpu"
 
     def measured_on_held_out(model: Any) -> dict[str, Any]:
         max_length = plan.student.train.max_length
-        return asdict(evaluate_student(model.to(device), table, settings, max_length, shown.kind))
+        return asdict(evaluate_student(model.to(device), held_out.labels, settings, max_length, held_out.kind))
 
     untrained = load_student(plan.student, shown.tokenizer, teacher_source(plan.config.teacher))
     before = measured_on_held_out(untrained)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow as pa
+
 OnUnlabelled = Literal["refuse", "cross_entropy", "pass"]
 
 
@@ -24,3 +26,11 @@ class LabelKind:
 
 TEACHERS_OWN = LabelKind()
 """A cut support over ids that student and teacher share, at every token."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out rows of SOFT_LABELS_SCHEMA that a student is measured on, and how they are to be read."""
+
+    labels: pa.Table
+    kind: LabelKind = TEACHERS_OWN

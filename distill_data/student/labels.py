@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from distill_data.errors import StudentError
 from distill_data.mapped import mapped_table
 from distill_data.models import ModelSource, load_tokenizer, resolve_model, tokenizer_fingerprint
 from distill_data.records import SOFT_LABELS_SCHEMA
-from distill_data.student.label_kind import LabelKind
+from distill_data.student.label_kind import HeldOut, LabelKind
 from distill_data.student_config import Student
 from distill_data.teacher_config import Teacher
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distill_data.student.own_tokens import Tokenizers
 
 _BATCH_ROWS = 1024
+_TEXT = LabelKind(None, "cross_entropy", "nothing")
 _TEXT_COLUMNS = ["messages", "finish_reason"]
 
 
@@ -38,18 +39,23 @@ class StudentLabels:
     def __init__(self, corpus: Corpus, student: Student, teacher: Teacher):
         self._corpus, self._train = corpus, student.train
         teachers = corpus_tokenizer(corpus, teacher)
+        self._references = student.train.learns == "reference"
         self._own = _own_tokenizers(student, teachers, teacher)
         self.tokenizer: Any = teachers if self._own is None else self._own.own
         self._learnt = _thinking_cut(student, teachers, teacher)
 
     @property
     def kind(self) -> LabelKind:
-        """How the soft labels are to be read."""
+        """How what the student learns from is to be read."""
+        return _TEXT if self._references else self._teachers_kind
+
+    @property
+    def _teachers_kind(self) -> LabelKind:
         loss = self._train.loss
         if self._own is None:
             return LabelKind(self._corpus.draws, loss.unlabelled)
         if loss.objective == "text":
-            return LabelKind(None, "cross_entropy", "nothing")
+            return _TEXT
         return LabelKind(None, "pass", "ranks")
 
     def train(self, folder: Path) -> pa.Table:
@@ -58,34 +64,53 @@ class StudentLabels:
         Raises:
             CorpusError: a file cannot be read or laid out.
         """
-        if self._own is None:
+        if self._own is None and not self._references:
             return self._corpus.mapped("soft_labels", "train", folder, self._learnt)
         traces = self._corpus.mapped("traces", "train", folder)
-        batches = self._corpus.batches("soft_labels", "train", _BATCH_ROWS)
-        return mapped_table(SOFT_LABELS_SCHEMA, self._in_own_tokens(traces, batches), folder)
+        batches = (
+            batch.cast(SOFT_LABELS_SCHEMA) for batch in self._corpus.batches("soft_labels", "train", _BATCH_ROWS)
+        )
+        return mapped_table(SOFT_LABELS_SCHEMA, self._shown(traces, batches, self._references), folder)
 
-    def held_out(self, rows: int) -> pa.Table:
-        """The first held-out rows, at most `rows`.
+    def held_out(self, rows: int) -> HeldOut:
+        """What the teacher said in the first held-out rows, at most `rows`.
 
         Raises:
             CorpusError: a file cannot be read.
         """
-        table = self._corpus.head("soft_labels", "validation", rows)
-        if self._own is None:
-            return pa.Table.from_batches([self._learnt(batch) for batch in table.to_batches()], table.schema)
+        return HeldOut(self._head(rows, references=False), self._teachers_kind)
+
+    def held_out_references(self, rows: int) -> HeldOut | None:
+        """The references of the same rows; None where one has none.
+
+        Raises:
+            CorpusError: a file cannot be read.
+        """
+        if self._corpus.head("traces", "validation", rows)["reference"].null_count:
+            return None
+        return HeldOut(self._head(rows, references=True), _TEXT)
+
+    def _head(self, rows: int, *, references: bool) -> pa.Table:
+        labels = self._corpus.head("soft_labels", "validation", rows).cast(SOFT_LABELS_SCHEMA)
         traces = self._corpus.head("traces", "validation", rows)
-        return pa.Table.from_batches(self._in_own_tokens(traces, table.to_batches()), SOFT_LABELS_SCHEMA)
+        return pa.Table.from_batches(self._shown(traces, labels.to_batches(), references), SOFT_LABELS_SCHEMA)
 
-    def _in_own_tokens(self, traces: pa.Table, batches: Any) -> Iterator[pa.RecordBatch]:
+    def _shown(self, traces: pa.Table, batches: Iterable[pa.RecordBatch], references: bool) -> Iterator[pa.RecordBatch]:
+        """Rows in the student's tokens: what the teacher said, or their references."""
         from distill_data.student.own_tokens import in_own_tokens
+        from distill_data.student.reference_text import with_references
 
-        done, own = 0, self._own
-        assert own is not None
+        done = 0
         for batch in batches:
-            texts = traces.slice(done, len(batch)).select(_TEXT_COLUMNS)
-            aligned = self._train.loss.objective == "uld"
-            yield in_own_tokens(texts, batch, self._learnt(batch), own, aligned=aligned)
+            texts = traces.slice(done, len(batch))
             done += len(batch)
+            learnt = batch if references else self._learnt(batch)
+            if self._own is not None:
+                aligned = self._train.loss.objective == "uld" and not references
+                learnt = in_own_tokens(texts.select(_TEXT_COLUMNS), batch, learnt, self._own, aligned=aligned)
+            if references:
+                learnt = with_references(learnt, texts["reference"].to_pylist(), self.tokenizer)
+            yield learnt
 
 
 def teacher_source(teacher: Teacher) -> ModelSource:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from distill_data.student.dataset import SoftLabelDataset
 from distill_data.student.evaluation import evaluate_student
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.held_out import HeldOutLooks
-from distill_data.student.label_kind import TEACHERS_OWN, LabelKind
+from distill_data.student.label_kind import TEACHERS_OWN, HeldOut, LabelKind
+from distill_data.student.looks import Looks
 from distill_data.student.lora import add_adapters, save_adapter
 from distill_data.student.metrics import Metrics
 from distill_data.student.model import check_packing, load_student
@@ -36,8 +38,8 @@ from distill_data.student_config import Student
 class TrainJob:
     """What to train on what: `labels` is a table of SOFT_LABELS_SCHEMA in the tokens of `tokenizer`.
 
-    `kind` is how they are to be read; `held_out` is what early stopping looks at, and `teacher` whose layers a
-    student of layers takes.
+    `kind` is how they are to be read; `held_out` is what early stopping and looks are at, `references` what looks are
+    at besides, and `teacher` whose layers a student of layers takes.
     """
 
     student: Student
@@ -45,7 +47,8 @@ class TrainJob:
     tokenizer: Any
     output: Path
     kind: LabelKind = TEACHERS_OWN
-    held_out: pa.Table | None = None
+    held_out: HeldOut | None = None
+    references: HeldOut | None = None
     teacher: ModelSource | None = None
 
 
@@ -99,6 +102,8 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
     recorder = Recorder(train.steps, on_step, metrics)
     with quiet_transformers():
         trainer = _trainer(job, dataset, model, recorder)
+        if train.look_every is not None:
+            trainer.add_callback(Looks(train.look_every, partial(_measured, job), metrics))
         looks = _looks(job, metrics)
         if looks is not None:
             trainer.add_callback(looks)
@@ -151,16 +156,28 @@ def _looks(job: TrainJob, metrics: Metrics) -> HeldOutLooks | None:
     train = job.student.train
     if train.early_stopping is None:
         return None
-    if (held_out := job.held_out) is None or not len(held_out):
+    if (held_out := job.held_out) is None or not len(held_out.labels):
         raise StudentError(
             "student.train.early_stopping looks at held-out traces and there are none: set validation.fraction above 0 "
             "and build again, or leave early_stopping out"
         )
 
-    def measure(model: Any) -> EvaluationResult:
-        return evaluate_student(model, held_out, job.student.evaluate, train.max_length, job.kind)
+    return HeldOutLooks(train.early_stopping, partial(_measure, job, held_out), metrics, job.output)
 
-    return HeldOutLooks(train.early_stopping, measure, metrics, job.output)
+
+def _measure(job: TrainJob, held_out: HeldOut, model: Any) -> EvaluationResult:
+    return evaluate_student(model, held_out.labels, job.student.evaluate, job.student.train.max_length, held_out.kind)
+
+
+def _measured(job: TrainJob, model: Any) -> dict[str, float]:
+    """What a look finds, by what it is measured on."""
+    found = {}
+    for name, held_out in (("teacher", job.held_out), ("reference", job.references)):
+        if held_out is not None:
+            result = _measure(job, held_out, model)
+            figures = {"cross_entropy": result.cross_entropy, "kl": result.kl, "uld": result.uld}
+            found |= {f"{name}_{figure}": value for figure, value in figures.items() if value is not None}
+    return found
 
 
 def _run(trainer: Trainer, checkpoint: Path | None) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from distill_data.errors import ConfigError, ModelError, StudentError
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.evaluation import evaluate_student
+from distill_data.student.label_kind import HeldOut
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.trainer import TrainProgress
 from distill_data.student.training import TrainJob, TrainResult, train_student
@@ -244,7 +245,9 @@ def test_early_stopping_keeps_the_weights_that_were_best(
     config = student(vocabulary, steps=200, learning_rate=5e-2, checkpoint_every=7, early_stopping=rule)
     held_out = scored.slice(0, HELD_OUT)
     few = scored.slice(HELD_OUT, 8)  # few enough to be learnt by heart
-    result = train_student(TrainJob(config, few, tokenizer, tmp_path / "a", held_out=held_out), lambda now: None)
+    result = train_student(
+        TrainJob(config, few, tokenizer, tmp_path / "a", held_out=HeldOut(held_out)), lambda now: None
+    )
     lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
     looks = {line["step"]: line["held_out_kl"] for line in lines if "held_out_kl" in line}
     assert result.steps == max(looks) < 200
@@ -253,8 +256,10 @@ def test_early_stopping_keeps_the_weights_that_were_best(
     assert measured.kl == pytest.approx(looks[result.best_step], rel=1e-5)
     assert not list(result.folder.glob("best-*"))
 
-    killed_after(result.steps - 1, config, few, tokenizer, tmp_path / "b", held_out=held_out)
-    again = train_student(TrainJob(config, few, tokenizer, tmp_path / "b", held_out=held_out), lambda now: None)
+    killed_after(result.steps - 1, config, few, tokenizer, tmp_path / "b", held_out=HeldOut(held_out))
+    again = train_student(
+        TrainJob(config, few, tokenizer, tmp_path / "b", held_out=HeldOut(held_out)), lambda now: None
+    )
     assert (again.best_step, again.loss_curve) == (result.best_step, result.loss_curve)
 
 
