@@ -23,7 +23,8 @@ config_problems  what is wrong with a config, in one phrase each
 config_file    how YAML and `--set` become a config
 reference      README's configuration reference, made from the config classes
 records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are stored in
-compiled       loops that numpy has no fast call for
+compiled       how loops over arrays become machine code
+list_loops     those over the lists of soft labels
 soft_labels    select, pack and unpack a token's distribution; its tail
 parquet        encodings, and files that appear whole or not at all
 reasoning      thinking and answer of a completion; the short final answer in an answer

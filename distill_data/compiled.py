@@ -1,118 +1,33 @@
-"""Loops that numpy has no fast call for, compiled on first use; imported only where they are needed.
-
-Sums may be taken in another order than written. What does not fit is not noticed: callers give arrays that do.
-"""
+"""How loops over bytes are compiled: by numba, once per machine, with what it made kept beside this package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
-import numpy as np
 from numba import njit
 
-_ORDER = {"reassoc", "nsz"}  # of LLVM's fast-math flags those that let a sum be several ones side by side
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+_ANY_ORDER = {"reassoc", "nsz"}  # of LLVM's fast-math flags those that let a sum be several ones side by side
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled code is kept beside the module or in the user's cache; where neither can be written, in memory."""
+def compiled(loop: Loop) -> Loop:
+    """A loop over arrays as machine code, made at its first call; it lets other threads run.
+
+    Numba keeps it in `__pycache__`, or in the user's cache folder where that cannot be written (`NUMBA_CACHE_DIR` names
+    another); where neither can be, every process compiles for itself.
+    """
+    return _made(loop)
+
+
+def compiled_in_any_order(loop: Loop) -> Loop:
+    """The same, where sums may be taken in another order than written."""
+    return _made(loop, fastmath=_ANY_ORDER)
+
+
+def _made(loop: Loop, **options: Any) -> Loop:
     try:
-        return njit(cache=True, nogil=True, fastmath=_ORDER)(function)
-    except RuntimeError:
-        return njit(nogil=True, fastmath=_ORDER)(function)
-
-
-@_compiled
-def join_two(low: np.ndarray, high: np.ndarray, out: np.ndarray) -> None:
-    """Numbers of two bytes from arrays of their first and second ones: uint8 [n] each to uint16 [n]."""
-    for i in range(len(out)):
-        out[i] = np.uint16(low[i]) | np.uint16(np.uint16(high[i]) << np.uint16(8))
-
-
-@_compiled
-def join_four(first: np.ndarray, second: np.ndarray, third: np.ndarray, fourth: np.ndarray, out: np.ndarray) -> None:
-    """Numbers of four bytes from arrays of their bytes, the lowest first: uint8 [n] each to uint32 [n]."""
-    for i in range(len(out)):
-        low = np.uint32(first[i]) | np.uint32(second[i]) << np.uint32(8)
-        out[i] = low | np.uint32(third[i]) << np.uint32(16) | np.uint32(fourth[i]) << np.uint32(24)
-
-
-@_compiled
-def zeros_of_levels(encoded: np.ndarray, count: int, out: np.ndarray) -> int:
-    """Where levels of one bit are zero, in Parquet's hybrid of runs and packed bits.
-
-    Args:
-        encoded: uint8, the levels.
-        count: how many they are.
-        out: int64 [at least as many as there are zeros], takes their positions.
-
-    Returns:
-        How many zeros there are, or -1: there are fewer levels, or bytes that are none.
-    """
-    at, position, found = 0, 0, 0
-    while position < count:
-        header, shift, byte = 0, 0, 128
-        while byte >= 128:
-            if at >= len(encoded) or shift > 28:
-                return -1
-            byte = int(encoded[at])
-            at += 1
-            header |= (byte & 127) << shift
-            shift += 7
-        length = (header >> 1) * 8 if header & 1 else header >> 1
-        needed = header >> 1 if header & 1 else 1
-        if length == 0 or at + needed > len(encoded):
-            return -1
-        end = min(position + length, count)
-        if header & 1:
-            for i in range(end - position):
-                if encoded[at + (i >> 3)] >> (i & 7) & 1 == 0:
-                    out[found] = position + i
-                    found += 1
-        elif encoded[at] > 1:
-            return -1
-        elif encoded[at] == 0:
-            for i in range(position, end):
-                out[found] = i
-                found += 1
-        at += needed
-        position = end
-    return found
-
-
-@_compiled
-def pad_rows(
-    counts: np.ndarray,
-    ids: np.ndarray,
-    logprobs: np.ndarray,
-    probabilities: np.ndarray,
-    out: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> None:
-    """Flat supports to rectangles, and the sum of each one's probabilities.
-
-    Args:
-        counts: uint8 [T], entries of every position, at most K.
-        ids: int32 [sum of counts].
-        logprobs: float32, likewise.
-        probabilities: float32, likewise.
-        out: int64 [T, K], padded with 0; float32 [T, K], padded with -inf; float32 [T].
-    """
-    padded_ids, padded, mass = out
-    width, at = padded_ids.shape[1], 0
-    for t in range(len(counts)):
-        count = int(counts[t])
-        # A loop for each array: the compiler turns every one into vector instructions.
-        id_row, row = padded_ids[t], padded[t]
-        total = np.float32(0)
-        for j in range(count):
-            id_row[j] = ids[at + j]
-        for j in range(count):
-            row[j] = logprobs[at + j]
-        for j in range(count):
-            total += probabilities[at + j]
-        for j in range(count, width):
-            id_row[j] = 0
-        for j in range(count, width):
-            row[j] = -np.inf
-        mass[t] = total
-        at += count
+        return cast(Loop, njit(cache=True, nogil=True, **options)(loop))
+    except RuntimeError:  # no place for a cache
+        return cast(Loop, njit(nogil=True, **options)(loop))

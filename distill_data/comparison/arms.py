@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.compute as pc
-
 from distill_data.compare_config import Arm
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus
@@ -74,5 +72,5 @@ def _mean_tokens(settings: Config, corpus: Corpus) -> float:
     teacher = settings.teacher
     tokenizer = load_tokenizer(teacher_source(teacher), trust_remote_code=teacher.trust_remote_code)
     said = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])) + len(texts)  # EOS
-    prompts, completions = (pc.sum(traces[name]).as_py() for name in ("prompt_tokens", "completion_tokens"))
+    prompts, completions = (int(traces[name].to_numpy().sum()) for name in ("prompt_tokens", "completion_tokens"))
     return (prompts + completions) / (prompts + said)

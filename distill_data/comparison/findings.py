@@ -51,7 +51,9 @@ def findings(done: Sequence[Training]) -> Comparison:
     by_arm: dict[Arm, list[Training]] = {}
     for one in done:
         by_arm.setdefault(one.arm, []).append(one)
-    curves = {arm: [_curves(one.plan.folder / METRICS_NAME) for one in trained] for arm, trained in by_arm.items()}
+    curves: dict[Arm, list[dict[str, Curve]]] = {
+        arm: [_curves(one.plan.folder / METRICS_NAME) for one in trained] for arm, trained in by_arm.items()
+    }
     there = [name for name in FIGURES if all(name in found for group in curves.values() for found in group)]
     plan = done[0].plan
     return Comparison(

@@ -121,7 +121,7 @@ def _piece(page: Page, width: int) -> _Piece:
 
 def _levels(page: Page, at: int) -> tuple[np.ndarray, int]:
     """Which entries have level 0: int64; and where the levels end."""
-    from distill_data.compiled import zeros_of_levels
+    from distill_data.list_loops import zeros_of_levels
 
     size = int.from_bytes(page.content[at : at + 4].tobytes(), "little")
     encoded, end = page.content[at + 4 : at + 4 + size], at + 4 + size
@@ -134,7 +134,7 @@ def _levels(page: Page, at: int) -> tuple[np.ndarray, int]:
 
 def _join(streams: np.ndarray, out: np.ndarray) -> None:
     """Numbers from their bytes: uint8 [width, n] to unsigned numbers [n], of which 8 bits are the lowest ones."""
-    from distill_data.compiled import join_four, join_two
+    from distill_data.list_loops import join_four, join_two
 
     if out.dtype == np.uint8:
         out[:] = streams[0]

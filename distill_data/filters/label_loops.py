@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill_data.filters.compiled import compiled
+from distill_data.compiled import compiled
 
 _BLOCK = 128
 _SHORT = 8  # values that are added one after the other

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill_data.filters.compiled import compiled
+from distill_data.compiled import compiled
 
 _NEWLINE, _SPACE, _TAB = 10, 32, 9
 _CJK_LEAD = 0xE3  # lead bytes from here on begin characters from U+3000 on: mostly Han, kana, Hangul

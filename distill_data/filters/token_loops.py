@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from distill_data.compiled import compiled
 from distill_data.filters.code_points import BLANK, BRACKET, DOUBTFUL, KIND_BITS, MARKUP, NO_TOKEN, SIGN, WORD
-from distill_data.filters.compiled import compiled
 from distill_data.filters.text_loops import code_point
 
 _KIND = 2**KIND_BITS - 1

@@ -114,7 +114,7 @@ def _supports(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor]:
     if len(logprobs) == math.prod(shape):  # every position keeps K tokens
         padded = logprobs.view(shape)
         return torch.from_numpy(_flat(rows, "support_ids", np.int64)).view(shape), padded, padded.exp().sum(1)
-    from distill_data.compiled import pad_rows
+    from distill_data.list_loops import pad_rows
 
     out = np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(len(counts), np.float32)
     pad_rows(counts, _flat(rows, "support_ids"), logprobs.numpy(), logprobs.exp().numpy(), out)

@@ -67,7 +67,7 @@ def test_distill_does_all_that_the_config_asks_for_once(settings: Config) -> Non
     assert student is not None and student.created and student.steps == 8
     assert student.last_loss < student.first_loss
     assert student.before is not None and student.after is not None
-    assert student.after.kl < student.before.kl
+    assert student.after.distance < student.before.distance
 
     corpus = open_corpus(build.corpus, root=settings.root)
     assert all(corpus.traces("train")["passed"])

@@ -90,7 +90,7 @@ def test_a_student_learns_from_them(config: Config, corpus: Corpus) -> None:
     evaluate(job)
     report = report_student(job, created=True)
     assert report.before is not None and report.after is not None
-    assert report.after.kl < 0.7 * report.before.kl
+    assert report.after.distance < 0.7 * report.before.distance
     # The entropy is an estimate of the whole one: first ~ U(0.3, 0.9), then halves.
     assert report.after.teacher_entropy == pytest.approx(1.16, abs=0.15)
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill_data.compiled import zeros_of_levels
 from distill_data.corpus import data_file
 from distill_data.corpus.data_file import RowGroup
 from distill_data.corpus.list_column import ListColumn
 from distill_data.errors import CorpusError
+from distill_data.list_loops import zeros_of_levels
 from distill_data.parquet import write_options
 from distill_data.records import SOFT_LABEL_FIELDS, SOFT_LABELS_SCHEMA
 

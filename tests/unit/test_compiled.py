@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 LOOP = """
-from distill_data.filters.compiled import compiled
+from distill_data.compiled import compiled
 
 @compiled
 def doubled(value):
