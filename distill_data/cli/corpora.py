@@ -18,8 +18,10 @@ from distill_data.cli.options import (
     RemoveTag,
     ReportFile,
     Root,
+    Rows,
     Split,
     TagName,
+    TraceId,
 )
 from distill_data.cli.output import prepare, show
 
@@ -95,6 +97,35 @@ def corpus_verify(reference: Reference, root: Root = "./data", as_json: AsJson =
     show(found, as_json, verification_summary)
     if problems:
         raise typer.Exit(1)
+
+
+@corpus_app.command("diff")
+def corpus_diff(
+    before: Reference,
+    after: Reference,
+    rows: Rows = False,
+    root: Root = "./data",
+    as_json: AsJson = False,
+) -> None:
+    """Say what changed from one version to another, and why."""
+    from distill_data.cli.version_texts import diff_summary
+    from distill_data.corpus.diff import diff_versions, row_changes
+    from distill_data.corpus.read import open_corpus
+
+    old, new = open_corpus(before, root), open_corpus(after, root)
+    found = diff_versions(old, new)
+    changed = [row for row in row_changes(old, new).to_pylist() if row["change"] != "stayed"] if rows else None
+    show({"diff": found, "rows": changed}, as_json, lambda _: diff_summary(found, changed))
+
+
+@corpus_app.command("lineage")
+def corpus_lineage(reference: Reference, trace: TraceId, root: Root = "./data", as_json: AsJson = False) -> None:
+    """Walk from one row back to its file, its part, its prompt's source, its teacher and its verdict."""
+    from distill_data.cli.version_texts import lineage_summary
+    from distill_data.corpus.lineage import lineage
+    from distill_data.corpus.read import open_corpus
+
+    show(lineage(open_corpus(reference, root), trace, root), as_json, lineage_summary)
 
 
 @corpus_app.command("export")

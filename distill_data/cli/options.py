@@ -59,3 +59,7 @@ Destination = Annotated[
 ]
 Private = Annotated[bool, typer.Option("--private", help="A hub repository that is made is private.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show files, bytes and card; look at nothing there.")]
+Rows = Annotated[bool, typer.Option("--rows", help="Row by row too: every trace that is not kept in both as it was.")]
+TraceId = Annotated[
+    str, typer.Argument(metavar="TRACE_ID", help="Of a row; the beginning or end of its id will do where it is unique.")
+]

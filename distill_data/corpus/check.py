@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from distill_data.corpus.manifest import FileFacts
 from distill_data.corpus.read import SCHEMAS, Corpus
 
 _BATCH_ROWS = 1024
+_ROUNDING = 1e-3  # a sure token may have a log-probability slightly above 0 in float32
 
 
 def verify_corpus(corpus: Corpus) -> list[str]:
@@ -142,7 +143,21 @@ def _wrong_rows(labels: pa.RecordBatch, traces: pa.Table) -> dict[str, np.ndarra
         "support_counts is not one per completion token": lengths["support_counts"] != tokens,
         "support_counts do not add up to support_ids": counted != lengths["support_ids"],
         "support_counts do not add up to support_logprobs": counted != lengths["support_logprobs"],
+        "sampled_logprobs are not all finite and at most 0": _any_in_row(labels, "sampled_logprobs", _impossible),
+        "support_logprobs are not all finite": _any_in_row(
+            labels, "support_logprobs", lambda values: ~np.isfinite(values)
+        ),
     }
+
+
+def _any_in_row(labels: pa.RecordBatch, name: str, wrong: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Which rows have a value in a list column that is wrong: bool [rows]."""
+    ends = np.concatenate(([0], np.cumsum(np.maximum(_lengths(labels.column(name)), 0))))
+    return np.diff(np.concatenate(([0], np.cumsum(wrong(_flat(labels, name)))))[ends]) > 0
+
+
+def _impossible(logprobs: np.ndarray) -> np.ndarray:
+    return ~(np.isfinite(logprobs) & (logprobs <= _ROUNDING))
 
 
 def _flat(batch: pa.RecordBatch, name: str) -> np.ndarray:

@@ -1,0 +1,84 @@
+"""What `corpus diff` and `corpus lineage` tell a person. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distill_data.corpus.diff import VersionDiff
+from distill_data.corpus.lineage import Lineage
+
+_SHOWN = 100  # characters of a value
+
+
+def diff_summary(found: VersionDiff, rows: list[dict[str, Any]] | None) -> str:
+    """What changed, a line each; `rows` one by one where they are given."""
+    if found.same:
+        return f"{found.before} and {found.after} are the same: equal digests"
+    lines = [f"{found.before} -> {found.after}"]
+    for name, section in (("config", found.config), ("teacher", found.teacher), ("package", found.packages)):
+        lines += [_line(name, f"{key}: {_abridged(old)} -> {_abridged(new)}") for key, (old, new) in section.items()]
+    for source, prompts in found.prompts.items():
+        told = f"{source}: {prompts.added:,} added, {prompts.removed:,} removed, {prompts.kept:,} in both"
+        lines.append(_line("prompts", told))
+    otherwise = f", {found.said_otherwise:,} generated anew" if found.said_otherwise else ""
+    lines.append(_line("rows", f"{found.stayed:,} stayed{otherwise}"))
+    lines += [_line("left", f"{count:,}: {reason}") for reason, count in found.left.items()]
+    lines += [_line("came", f"{count:,}: {_came(reason)}") for reason, count in found.came.items()]
+    lines += [
+        _line("statistics", f"{name}: {_figure(old)} -> {_figure(new)}")
+        for name, (old, new) in found.statistics.items()
+        if old != new
+    ]
+    if rows is not None:
+        lines += [f"{row['change']:<15}{row['trace_id']}  {row['reason'] or ''}".rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def lineage_summary(found: Lineage) -> str:
+    """Where a row came from, nearest first."""
+    trace = found.trace
+    lines = [
+        f"{trace['trace_id'] or trace['prompt_id']} in {found.corpus}",
+        _line("file", f"{found.file}, row {found.row:,} (sha256 {found.sha256[:16]})"),
+        _line("verdict", _verdict(found)),
+        _line("part", f"{found.part}, row {found.part_row:,}" if found.part is not None else found.store),
+        _line("prompt", f"{trace['prompt_id']}: {_abridged(trace['messages'][-2:][0]['content'])}"),
+        _line("source", ", ".join(f"{key} {_abridged(value)}" for key, value in found.source.items())),
+        _line("teacher", found.teacher_id),
+    ]
+    lines += [f"    {key}: {_abridged(value)}" for key, value in found.teacher.items()]
+    lines.append(_line("sampling", ", ".join(f"{key} {value}" for key, value in found.sampling.items())))
+    lines.append(_line("code", found.git_revision or "not from a checkout"))
+    return "\n".join(lines)
+
+
+def _verdict(found: Lineage) -> str:
+    dropped = (
+        ""
+        if found.dropped is None
+        else f"dropped as {found.dropped} ({found.trace.get('drop_detail') or 'no detail'}); "
+    )
+    if found.judge is None:
+        return f"{dropped}nobody judged it"
+    passed = {True: "passed", False: "did not pass", None: "has no verdict"}[found.trace["passed"]]
+    score = "" if found.trace["score"] is None else f", score {found.trace['score']:g}"
+    return f"{dropped}{passed}{score} (verifier {found.judge['verifier']})"
+
+
+def _came(reason: str) -> str:
+    """A drop reason on the other side is what the row was before."""
+    return reason if " " in reason else f"was {reason}"
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _abridged(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<12}{text}"

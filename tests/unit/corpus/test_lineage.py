@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_data.cli.version_texts import lineage_summary
+from distill_data.corpus.assemble import Assembly, assemble
+from distill_data.corpus.lineage import lineage
+from distill_data.corpus.read import Corpus, open_corpus
+from distill_data.errors import InputError
+from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, right_or_wrong
+
+MakeJob = Callable[..., Assembly]
+
+
+@pytest.fixture
+def job(make_job: MakeJob) -> Assembly:
+    return make_job(judge={"verifier": "exact"}, keep={"passed_only": True})
+
+
+@pytest.fixture
+def corpus(job: Assembly) -> Corpus:
+    assemble(job, lambda _: None)
+    return open_corpus("sums@v1", job.config.root)
+
+
+def test_a_kept_row_leads_back_to_its_part_prompt_teacher_and_verdict(job: Assembly, corpus: Corpus) -> None:
+    row = corpus.table("traces", "train").slice(2, 1).to_pylist()[0]
+    found = lineage(corpus, row["trace_id"], job.config.root)
+    assert (found.file, found.row) == ("traces/train-00000-of-00001.parquet", 2)
+    assert found.trace["answer"] == row["answer"]
+    assert found.source == {"label": "sums", "sha256": "5a"}
+    assert (found.teacher_id, found.teacher["dtype"]) == (TEACHER_ID, "bfloat16")
+    assert found.sampling["max_tokens"] == 64
+    assert found.judge is not None and found.judge["verifier"] == "exact"
+    assert found.part is not None and found.part_row is not None
+    stored = job.store.index().filter([*(name == found.part for name in job.store.index()["part"].to_pylist())])
+    assert row["prompt_id"] in stored["prompt_id"].to_pylist()
+    told = lineage_summary(found)
+    assert "passed, score 1 (verifier exact)" in told and found.part in told and "What is" in told
+
+
+def test_a_rejected_row_says_why(job: Assembly, corpus: Corpus) -> None:
+    wrong = next(row for row in corpus.table("rejected").to_pylist() if row["drop_reason"] == "failed_verifier")
+    found = lineage(corpus, wrong["trace_id"], job.config.root)
+    assert found.dropped == "failed_verifier" and found.file.startswith("rejected/")
+    assert "dropped as failed_verifier" in lineage_summary(found)
+
+
+def test_the_end_of_an_id_will_do_where_it_is_unique(job: Assembly, corpus: Corpus) -> None:
+    name = corpus.table("traces", "train")["trace_id"][0].as_py()
+    assert lineage(corpus, name[12:], job.config.root).trace["trace_id"] == name
+    with pytest.raises(InputError, match=r"is 40 traces of sums@v1: give more of one of .*, …"):
+        lineage(corpus, TEACHER_ID[:8], job.config.root)
+    with pytest.raises(InputError, match="sums@v1 has no trace 'nothing'"):
+        lineage(corpus, "nothing", job.config.root)
+
+
+def test_without_the_store_the_rest_is_still_told(job: Assembly, corpus: Corpus) -> None:
+    shutil.rmtree(job.store.folder)
+    found = lineage(corpus, corpus.table("traces", "train")["trace_id"][0].as_py(), job.config.root)
+    assert found.part is None and "does not have it" in found.store
+    assert "does not have it" in lineage_summary(found)
+
+
+def test_prompts_of_their_own_sampling_are_told_theirs(make_job: MakeJob, tmp_path: Path) -> None:
+    prompts = make_prompts(3)
+    source: dict[str, Any] = {"name": "sums", "sampling": {"temperature": 0.25}}
+    job = make_job(prompts, right_or_wrong(prompts, 1), root=tmp_path / "own", source=source)
+    assemble(job, lambda _: None)
+    corpus = open_corpus("sums@v1", job.config.root)
+    found = lineage(corpus, corpus.table("traces", "train")["trace_id"][0].as_py(), job.config.root)
+    assert found.sampling["temperature"] == 0.25
