@@ -7,12 +7,15 @@ from pathlib import Path
 import typer
 
 from distill_data.cli.options import (
+    NO_KEEP,
     AsJson,
     CorpusName,
     Destination,
     DryRun,
+    DryRunGc,
     ExportFolder,
     ExportFormat,
+    Keep,
     Private,
     Reference,
     RemoveTag,
@@ -22,6 +25,8 @@ from distill_data.cli.options import (
     Split,
     TagName,
     TraceId,
+    Unused,
+    Yes,
 )
 from distill_data.cli.output import prepare, show
 
@@ -126,6 +131,30 @@ def corpus_lineage(reference: Reference, trace: TraceId, root: Root = "./data", 
     from distill_data.corpus.read import open_corpus
 
     show(lineage(open_corpus(reference, root), trace, root), as_json, lineage_summary)
+
+
+@corpus_app.command("gc")
+def corpus_gc(
+    keep: Keep = NO_KEEP,
+    unused: Unused = False,
+    yes: Yes = False,
+    dry_run: DryRunGc = False,
+    root: Root = "./data",
+    as_json: AsJson = False,
+) -> None:
+    """Free trace parts that no kept version needs, after showing them; versions are never touched."""
+    from distill_data.cli.version_texts import gc_summary
+    from distill_data.corpus.gc import free_parts, plan_gc
+
+    plan = plan_gc(root, keep, unused=unused)
+    if plan.free and not dry_run and (yes or (not as_json and _confirmed(gc_summary(plan)))):
+        plan = free_parts(plan, root)
+    show(plan, as_json, gc_summary)
+
+
+def _confirmed(what: str) -> bool:
+    typer.echo(what, err=True)
+    return typer.confirm("delete these parts?", err=True)
 
 
 @corpus_app.command("export")

@@ -63,3 +63,11 @@ Rows = Annotated[bool, typer.Option("--rows", help="Row by row too: every trace 
 TraceId = Annotated[
     str, typer.Argument(metavar="TRACE_ID", help="Of a row; the beginning or end of its id will do where it is unique.")
 ]
+Keep = Annotated[
+    list[str],
+    typer.Option("--keep", metavar="NAME@vN", help="Keep what this version needs; repeatable; all when left out."),
+]
+NO_KEEP: list[str] = []
+Unused = Annotated[bool, typer.Option("--unused", help="Free traces too that are in no version yet.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRunGc = Annotated[bool, typer.Option("--dry-run", help="Show what can go; delete nothing.")]

@@ -1,10 +1,11 @@
-"""What `corpus diff` and `corpus lineage` tell a person. Pure."""
+"""What `corpus diff`, `corpus lineage` and `corpus gc` tell a person. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from distill_data.corpus.diff import VersionDiff
+from distill_data.corpus.gc import GcPlan
 from distill_data.corpus.lineage import Lineage
 
 _SHOWN = 100  # characters of a value
@@ -49,6 +50,20 @@ def lineage_summary(found: Lineage) -> str:
     lines += [f"    {key}: {_abridged(value)}" for key, value in found.teacher.items()]
     lines.append(_line("sampling", ", ".join(f"{key} {value}" for key, value in found.sampling.items())))
     lines.append(_line("code", found.git_revision or "not from a checkout"))
+    return "\n".join(lines)
+
+
+def gc_summary(plan: GcPlan) -> str:
+    """What can go, or went, and what stays."""
+    kept = f"{plan.kept_parts:,} parts stay, for {', '.join(plan.kept_for) or 'no version'}"
+    if not plan.free:
+        return f"nothing to free: {kept}"
+    lines = [
+        f"{part.teacher_id}/{part.name}  {part.traces:,} traces, {part.tokens:,} tokens, {part.bytes:,} bytes"
+        for part in plan.free
+    ]
+    state = "freed" if plan.freed else "can be freed"
+    lines += [f"{len(plan.free):,} parts, {plan.bytes / 1e6:,.1f} MB, {state}", kept]
     return "\n".join(lines)
 
 

@@ -133,3 +133,12 @@ def test_a_prompt_on_both_sides_and_a_repeated_trace_are_found(corpus: Corpus) -
         f"traces/: 1 trace ids are there twice, for example {first['trace_id']}",
         f"traces/validation-*: prompt {first['prompt_id']} is in train too",
     ]
+
+
+@pytest.mark.parametrize("name", ["sampled_logprobs", "support_logprobs"])
+def test_log_probabilities_that_cannot_be_are_found(corpus: Corpus, name: str) -> None:
+    labels = corpus.table("soft_labels")
+    rows = labels.to_pylist()
+    rows[1][name][0] = float("nan")
+    problems = verify_corpus(rewrite(corpus, f"soft_labels/{TRAIN}", pa.Table.from_pylist(rows, labels.schema)))
+    assert len(problems) == 1 and f"row 1: {name} are not all finite" in problems[0]
