@@ -146,9 +146,12 @@ def _touched(facts: dict[str, Any]) -> str:
 
 def verification_summary(found: dict[str, Any]) -> str:
     """What `corpus verify` found."""
-    if found["ok"]:
-        return f"{found['corpus']}: every file, checksum, schema and row alignment is as its manifest says"
-    return "\n".join([f"{found['corpus']} is damaged:", *(f"  {problem}" for problem in found["problems"])])
+    if not found["ok"]:
+        return "\n".join([f"{found['corpus']} is damaged:", *(f"  {problem}" for problem in found["problems"])])
+    whole = f"{found['corpus']}: every file, checksum, schema and row alignment is as its manifest says"
+    if found["texts_left_out"] is not None:
+        return f"{whole}\n{_line('left out', 'whether ids and words agree: ' + found['texts_left_out'])}"
+    return f"{whole}; ids and words agree in the rows that were looked at"
 
 
 def page_summary(found: dict[str, Any]) -> str:

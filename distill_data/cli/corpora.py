@@ -91,14 +91,22 @@ def corpus_show(reference: Reference, root: Root = "./data", as_json: AsJson = F
 
 @corpus_app.command("verify")
 def corpus_verify(reference: Reference, root: Root = "./data", as_json: AsJson = False) -> None:
-    """Check every file of a version: checksums, schemas, alignment, splits."""
+    """Check a version: checksums, schemas, ids, alignment, splits, and on a sample that ids and words agree."""
     from distill_data.corpus.check import verify_corpus
     from distill_data.corpus.read import open_corpus
+    from distill_data.corpus.texts import text_problems
+    from distill_data.corpus.tokenizer import version_tokenizer
+    from distill_data.errors import ModelError
     from distill_data.report import verification_summary
 
     corpus = open_corpus(reference, root)
-    problems = verify_corpus(corpus)
-    found = {"corpus": f"{corpus.name}@v{corpus.version}", "ok": not problems, "problems": problems}
+    problems, left_out = verify_corpus(corpus), None
+    if not problems:
+        try:
+            problems = text_problems(corpus, version_tokenizer(corpus, download=False))
+        except ModelError as error:
+            left_out = str(error)
+    found = {"corpus": corpus.reference, "ok": not problems, "problems": problems, "texts_left_out": left_out}
     show(found, as_json, verification_summary)
     if problems:
         raise typer.Exit(1)
@@ -148,7 +156,7 @@ def corpus_gc(
 
     plan = plan_gc(root, keep, unused=unused)
     if plan.free and not dry_run and (yes or (not as_json and _confirmed(gc_summary(plan)))):
-        plan = free_parts(plan, root)
+        plan = free_parts(plan, root, keep, unused=unused)
     show(plan, as_json, gc_summary)
 
 

@@ -144,6 +144,7 @@ def _wrong_rows(labels: pa.RecordBatch, traces: pa.Table) -> dict[str, np.ndarra
         "support_counts do not add up to support_ids": counted != lengths["support_ids"],
         "support_counts do not add up to support_logprobs": counted != lengths["support_logprobs"],
         "sampled_logprobs are not all finite and at most 0": _any_in_row(labels, "sampled_logprobs", _impossible),
+        "support_logprobs are not likeliest first": _any_in_row(labels, "support_logprobs", _rising_within(labels)),
         "support_logprobs are not all finite": _any_in_row(
             labels, "support_logprobs", lambda values: ~np.isfinite(values)
         ),
@@ -154,6 +155,20 @@ def _any_in_row(labels: pa.RecordBatch, name: str, wrong: Callable[[np.ndarray],
     """Which rows have a value in a list column that is wrong: bool [rows]."""
     ends = np.concatenate(([0], np.cumsum(np.maximum(_lengths(labels.column(name)), 0))))
     return np.diff(np.concatenate(([0], np.cumsum(wrong(_flat(labels, name)))))[ends]) > 0
+
+
+def _rising_within(labels: pa.RecordBatch) -> Callable[[np.ndarray], np.ndarray]:
+    """Which log-probabilities are above the one before them in the same support; none where counts do not add up."""
+    counts = _flat(labels, "support_counts").astype(np.int64)
+
+    def rising(values: np.ndarray) -> np.ndarray:
+        if counts.sum() != len(values):
+            return np.zeros(len(values), bool)
+        above = np.diff(values.astype(np.float32), prepend=np.float32(np.inf)) > 0
+        above[(np.cumsum(counts) - counts)[counts > 0]] = False
+        return above
+
+    return rising
 
 
 def _impossible(logprobs: np.ndarray) -> np.ndarray:
@@ -170,8 +185,9 @@ def _lengths(column: pa.Array) -> np.ndarray:
 
 
 def _identity_problems(corpus: Corpus) -> list[str]:
-    """Trace ids are unique over all splits, and no prompt is on two sides."""
-    ids = {split: _column(corpus, split, "trace_id") for split in corpus.splits}
+    """Trace ids are unique over all splits and rejected rows, and no prompt is on two sides."""
+    ids = {split: _column(corpus, split, "trace_id") for split in (*corpus.splits, "rejected")}
+    ids["rejected"] = ids["rejected"].drop_null()  # prompts that no teacher saw
     prompts = {split: _column(corpus, split, "prompt_id").unique() for split in corpus.splits}
     every = pa.chunked_array([chunk for column in ids.values() for chunk in column.chunks], pa.string())
     problems = []
@@ -186,5 +202,6 @@ def _identity_problems(corpus: Corpus) -> list[str]:
 
 
 def _column(corpus: Corpus, split: str, name: str) -> pa.ChunkedArray:
-    columns = [pq.read_table(file, columns=[name])[name] for file in corpus.files("traces", split)]
+    family = "rejected" if split == "rejected" else "traces"
+    columns = [pq.read_table(file, columns=[name])[name] for file in corpus.files(family, split)]
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())

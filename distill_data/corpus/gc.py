@@ -84,22 +84,28 @@ def plan_gc(root: str | Path, keep: Sequence[str] = (), *, unused: bool = False)
     return GcPlan(free, parts, sorted(wanted))
 
 
-def free_parts(plan: GcPlan, root: str | Path) -> GcPlan:
-    """Delete what a plan names. A kill in the middle leaves a store that is whole, with fewer parts.
+def free_parts(plan: GcPlan, root: str | Path, keep: Sequence[str] = (), *, unused: bool = False) -> GcPlan:
+    """Delete what a plan names and what may still go: a build may have needed it since. The rest as in `plan_gc`.
+
+    A kill in the middle leaves a store that is whole, with fewer parts.
 
     Raises:
         TraceStoreError: a build of a teacher is at work, or a part cannot be deleted.
     """
+    freed: list[FreePart] = []
     for teacher_id in sorted({part.teacher_id for part in plan.free}):
         folder = TraceStore(root, teacher_id).folder
         try:
             with teacher_lease(folder, wait=False, say=lambda _: None):
+                still = {part.name for part in plan_gc(root, keep, unused=unused).free if part.teacher_id == teacher_id}
                 for part in plan.free:
-                    if part.teacher_id == teacher_id:
+                    if part.teacher_id == teacher_id and part.name in still:
                         _delete(folder / part.name)
+                        freed.append(part)
         except Busy:
             raise TraceStoreError(f"a build of teacher {teacher_id} is at work: run gc again when it is done") from None
-    return GcPlan(plan.free, plan.kept_parts, plan.kept_for, freed=True)
+    stays = plan.kept_parts + len(plan.free) - len(freed)
+    return GcPlan(freed, stays, plan.kept_for, freed=True)
 
 
 def _delete(file: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from distill_data.corpus.read import Corpus
-from distill_data.errors import DistillDataError, ModelError
-from distill_data.models import load_tokenizer, resolve_model, tokenizer_fingerprint
+from distill_data.corpus.tokenizer import version_tokenizer
+from distill_data.errors import DistillDataError
 from distill_data.page.examples import Decode
 
 
@@ -23,12 +23,8 @@ def token_texts(tokenizer: Any) -> Decode:
 
 def teacher_decoder(corpus: Corpus) -> Decode | str:
     """The decoder of the tokenizer that a version was made with, or why there is none."""
-    teacher = corpus.manifest.config["teacher"]
     try:
-        source = resolve_model(teacher["model"], teacher.get("revision"))
-        tokenizer = load_tokenizer(source, trust_remote_code=bool(teacher.get("trust_remote_code")))
-        if tokenizer_fingerprint(tokenizer) != corpus.manifest.tokenizer["sha256"]:
-            raise ModelError(f"the tokenizer of {teacher['model']} is not the one that the version was made with")
+        tokenizer = version_tokenizer(corpus, download=True)
     except DistillDataError as error:
         return str(error)
     return token_texts(tokenizer)

@@ -100,7 +100,8 @@ def test_corpora_are_listed_shown_and_verified(run: Run, root: Path) -> None:
         assert (shown.status, shown.document["name"], shown.document["version"]) == (0, "replayed", 1)
     assert "你好" in run("corpus", "show", "replayed", "--root", root).out
     verified = run("corpus", "verify", "replayed", "--root", root, "--json")
-    assert (verified.status, verified.document) == (0, {"corpus": "replayed@v1", "ok": True, "problems": []})
+    whole = {"corpus": "replayed@v1", "ok": True, "problems": [], "texts_left_out": None}
+    assert (verified.status, verified.document) == (0, whole)
 
 
 def test_tags_are_set_rolled_back_and_removed(run: Run, root: Path) -> None:

@@ -45,7 +45,7 @@ def test_what_only_another_version_has_goes_and_both_stay_whole(root: Path) -> N
     plan = plan_gc(root, ["sums@v2"])
     assert [part.traces for part in plan.free] == [10]
     assert store.parts() == before  # planning deletes nothing
-    done = free_parts(plan, root)
+    done = free_parts(plan, root, ["sums@v2"])
     assert done.freed and "1 parts" in gc_summary(done) and "freed" in gc_summary(done)
     assert set(before) - set(store.parts()) == {plan.free[0].name}
     assert [verify_corpus(open_corpus(f"sums@v{number}", root)) for number in (1, 2)] == [[], []]
@@ -57,7 +57,7 @@ def test_what_only_another_version_has_goes_and_both_stay_whole(root: Path) -> N
 def test_unused_traces_go_only_when_asked(root: Path) -> None:
     plan = plan_gc(root, unused=True)
     assert [part.traces for part in plan.free] == [2]
-    free_parts(plan, root)
+    free_parts(plan, root, unused=True)
     assert plan_gc(root).kept_parts == 2
 
 
@@ -89,7 +89,35 @@ def test_a_build_at_work_and_a_version_that_cannot_be_read_stop_it(root: Path) -
         teacher_lease(TraceStore(root, TEACHER_ID).folder, wait=True, say=print),
         pytest.raises(TraceStoreError, match="is at work: run gc again"),
     ):
-        free_parts(plan, root)
+        free_parts(plan, root, ["sums@v2"])
     (root / "corpora" / "sums" / "v1" / "manifest.json").write_text("{")
     with pytest.raises(CorpusError, match=r"v1.manifest.json is damaged"):
         plan_gc(root, ["sums@v2"])
+
+
+def test_what_a_build_has_come_to_need_since_stays(root: Path, make_job: MakeJob) -> None:
+    plan = plan_gc(root, unused=True)
+    assert len(plan.free) == 1
+    prompts = make_prompts(12)[10:]
+    make(make_job(prompts, right_or_wrong(prompts, 1), part_rows=10))
+    assert free_parts(plan, root, unused=True).free == []
+    assert plan.free[0].name in TraceStore(root, TEACHER_ID).parts()
+
+
+def test_a_kill_in_the_middle_leaves_a_whole_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_gc(root, ["sums@v2"], unused=True)
+    assert len(plan.free) == 2
+    unlink, done = Path.unlink, []
+
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        if done:
+            raise KeyboardInterrupt
+        done.append(self)
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        free_parts(plan, root, ["sums@v2"], unused=True)
+    monkeypatch.undo()
+    assert len(plan_gc(root, ["sums@v2"], unused=True).free) == 1
+    assert verify_corpus(open_corpus("sums@v2", root)) == []

@@ -12,7 +12,8 @@ from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.lineage import lineage
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import InputError
-from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, right_or_wrong
+from distill_data.identity import trace_id
+from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, make_trace, right_or_wrong
 
 MakeJob = Callable[..., Assembly]
 
@@ -75,3 +76,15 @@ def test_prompts_of_their_own_sampling_are_told_theirs(make_job: MakeJob, tmp_pa
     corpus = open_corpus("sums@v1", job.config.root)
     found = lineage(corpus, corpus.table("traces", "train")["trace_id"][0].as_py(), job.config.root)
     assert found.sampling["temperature"] == 0.25
+
+
+def test_a_trace_that_was_made_again_since_is_not_taken_for_the_rows(make_job: MakeJob, tmp_path: Path) -> None:
+    prompts = make_prompts(3)
+    cut = [make_trace(prompt, 0, "<think>\na\n</think>\n\nb", finish_reason="length") for prompt in prompts]
+    job = make_job(prompts, cut, root=tmp_path / "again", filters={"truncated": False})
+    assemble(job, lambda _: None)
+    corpus = open_corpus("sums@v1", job.config.root)
+    job.store.commit([make_trace(prompts[0], 0, "<think>\na\n</think>\n\nwhole")])
+    name = trace_id(TEACHER_ID, prompts[0].prompt_id, 0)
+    found = lineage(corpus, name, job.config.root)
+    assert found.part is None and "generated again since" in found.store
