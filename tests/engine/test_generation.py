@@ -126,7 +126,8 @@ def test_prompts_prefilled_in_chunks_leave_the_engine_alive_and_are_answered(tmp
 def test_entry_t_describes_completion_token_t(tmp_path: Path) -> None:
     """In this model token n is always followed by n + 1, so every entry must name its own token first."""
     model = make_counting_model(tmp_path / "counting")
-    made = generate(model, ["count!"], tmp_path / "root", sampling={"samples": 1, "temperature": 0, "max_tokens": 30})
+    sampling = {"samples": 1, "temperature": 0, "max_tokens": 30}
+    made = generate(model, ["count!"], tmp_path / "root", sampling=sampling, dtype="float32")
     row = made.rows[0]
     start = row["prompt_token_ids"][-1]
     assert row["completion_token_ids"] == [start + 1 + step for step in range(len(row["completion_token_ids"]))]
@@ -138,6 +139,6 @@ def test_entry_t_describes_completion_token_t(tmp_path: Path) -> None:
 def test_logits_that_are_not_finite_are_an_error_row_not_a_soft_label(tmp_path: Path) -> None:
     """vLLM itself says nothing about NaN logits."""
     model = make_tiny_model(tmp_path / "broken", broken=True)
-    made = generate(model, ["one", "two"], tmp_path / "root")
+    made = generate(model, ["one", "two"], tmp_path / "root", dtype="float32")
     assert [row["error"] for row in made.rows] == ["nonfinite_logprobs"] * (2 * SAMPLES)
     assert all(row["sampled_logprobs"] == [] for row in made.rows)
