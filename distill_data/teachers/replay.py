@@ -65,11 +65,13 @@ class ReplayTeacher:
         )
 
     def _distribution(self, token_ids: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Halving probabilities over distinct tokens, the sampled one first."""
+        """Halving probabilities over distinct tokens, the sampled one first and likeliest."""
         kept = self._teacher.soft_labels
         width = min(_WIDTH if kept.kind == "sampled" else kept.max_support, self.vocab_size)
         top_ids = (token_ids[:, None] + np.arange(width, dtype=np.int32)) % self.vocab_size
-        first = random.uniform(0.3, 0.9, size=(len(token_ids), 1))
+        first = np.maximum(
+            random.uniform(0.3, 0.9, size=(len(token_ids), 1)), 0.34
+        )  # the next one has half of the rest
         probabilities = np.concatenate([first, (1 - first) * 0.5 ** np.arange(1, width)], axis=1)
         return top_ids, np.log(probabilities).astype(np.float32)
 

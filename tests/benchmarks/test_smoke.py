@@ -31,6 +31,7 @@ from tests.benchmarks import (
     reading,
     recipe,
     report,
+    republish,
     soft_labels,
     tried_layouts,
 )
@@ -213,6 +214,14 @@ def test_recipe(tmp_path: Path) -> None:
         assert min(size["rows_per_second"], size["tokens_per_second"]) > 0 and size["deciding_peak_mib"] > 0
     reasons = {"failed_verifier", "near_duplicate_sample", "repetition"}
     assert reasons <= {*sizes[1]["dropped"]} and sizes[1]["kept"] > 300
+
+
+def test_republish(tmp_path: Path) -> None:
+    republish.main(["--prompts", "100", "--out", str(tmp_path)])
+    found = published(tmp_path, "republish")
+    assert [version["rows"] for version in found["versions"]] == [404, 440, 396, 396, 396]
+    assert all(version["new_bytes"] > 0.2 * version["changed_bytes"] for version in found["versions"])
+    assert all(version["new_bytes"] < 0.9 * version["bytes"] for version in found["versions"])  # the rest was there
 
 
 def test_kills_figures(tmp_path: Path) -> None:
