@@ -20,6 +20,7 @@ from distill_data.estimate import Estimate, estimate_build
 from distill_data.export import ExportReport
 from distill_data.promotion import Promotion
 from distill_data.publish.report import PublishReport
+from distill_data.rounds import RoundsReport, rounds_summary
 from distill_data.schedule_config import Schedule
 from distill_data.student.job import StudentReport
 from distill_data.student.result import EvaluationResult
@@ -34,6 +35,7 @@ class RunReport:
     build: BuildReport | BuildPause
     student: StudentReport | None
     published: PublishReport | None = None
+    rounds: RoundsReport | None = None
 
 
 @dataclass(frozen=True)
@@ -386,6 +388,8 @@ def run_summary(report: RunReport) -> str:
         parts.append(publish_summary(report.published))
     if report.student is not None:
         parts.append(student_summary(report.student))
+    if report.rounds is not None:
+        parts.append(rounds_summary(report.rounds))
     corpus = f"{report.build.corpus}{_root_option(report.build)}"
     parts.append(
         "\n".join(
