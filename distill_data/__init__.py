@@ -50,7 +50,7 @@ corpus         assemble a version, its manifest and card; open it; verify it
 export         a version as files that other trainers read
 page           a version's report as one HTML page
 judging        what models that judge are asked: a job of their own
-publish        a version to a hub's dataset repository or any fsspec URL; only publish/hub.py writes to a hub
+publish        a version or a student to a hub's repository or any fsspec URL; only publish/hub.py writes to a hub
 screening      a config's prompts without those of benchmarks and those that came before
 promotion      a version that passes the gates gets the tag `stable`
 student        dataset, losses, training and evaluation of a student

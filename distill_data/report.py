@@ -36,6 +36,7 @@ class RunReport:
     student: StudentReport | None
     published: PublishReport | None = None
     rounds: RoundsReport | None = None
+    published_student: PublishReport | None = None
 
 
 @dataclass(frozen=True)
@@ -390,6 +391,8 @@ def run_summary(report: RunReport) -> str:
         parts.append(student_summary(report.student))
     if report.rounds is not None:
         parts.append(rounds_summary(report.rounds))
+    if report.published_student is not None:
+        parts.append(publish_summary(report.published_student))
     corpus = f"{report.build.corpus}{_root_option(report.build)}"
     parts.append(
         "\n".join(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from distill_data.publish_config import Publish
 from distill_data.section import Fraction, Options, Section
 
 # Left out of what a student is named by where it is the default: older students keep their names.
@@ -237,6 +238,8 @@ class Student(Section):
     """How it is trained."""
     evaluate: Evaluate = Evaluate()
     """How it is measured."""
+    publish: Annotated[Publish | None, _UNLESS_NONE] = None
+    """Where `distill-data run` publishes the trained student: a model repository of a hub, or a folder elsewhere."""
 
     @model_validator(mode="after")
     def _the_teachers_layers_have_its_tokenizer(self) -> Student:

@@ -9,7 +9,7 @@ from distill_data.config import Config
 from distill_data.report import RunReport
 from distill_data.teachers.generation import NO_BUDGET, Budget
 from flows.build import build_corpus
-from flows.publish import publish_corpus
+from flows.publish import publish_corpus, publish_trained
 from flows.reporting import name_run
 from flows.rounds import play_rounds
 from flows.train import train_student
@@ -39,5 +39,10 @@ def distill(
     rounds = None
     if config.rounds is not None and train:
         rounds = play_rounds(config, build.corpus, verbose, budget.after(build.spent))
+    sent = None
+    if student is not None and config.student is not None and config.student.publish is not None:
+        last = student.path if rounds is None else rounds.path
+        if rounds is None or rounds.paused is None:
+            sent = publish_trained(config.root, last, config.student.publish)
     name_run(f"distill {build.corpus}")
-    return RunReport(build, student, published, rounds)
+    return RunReport(build, student, published, rounds, sent)

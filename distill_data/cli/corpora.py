@@ -57,15 +57,21 @@ def publish(
     root: Root = "./data",
     as_json: AsJson = False,
 ) -> None:
-    """Publish a version to a hub or any URL that fsspec writes to, unless it is there."""
+    """Publish a version, or a trained student, to a hub or any URL that fsspec writes to, unless it is there."""
     prepare(verbose=False)
+    from distill_data.errors import InputError
     from distill_data.progress import shown_on_stderr
-    from distill_data.publish import destination_of, publish_version
+    from distill_data.publish import destination_of, is_student, publish_student, publish_version
     from distill_data.report import publish_summary
 
+    publish_it = publish_version
+    if is_student(root, reference):
+        publish_it = publish_student
+        if to is None:
+            raise InputError(f"say where {reference} goes with --to hf://OWNER/NAME")
     destination = destination_of(reference, root) if to is None else to
     with shown_on_stderr() as screen:
-        report = publish_version(root, reference, destination, private=private, dry_run=dry_run, say=screen.note)
+        report = publish_it(root, reference, destination, private=private, dry_run=dry_run, say=screen.note)
     show(report, as_json, publish_summary)
 
 

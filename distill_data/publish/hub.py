@@ -1,7 +1,7 @@
-"""Publish to a dataset repository of a Hugging Face hub; the only module that writes to a hub.
+"""Publish to a repository of a Hugging Face hub; the only module that writes to a hub.
 
-A version is one commit: files are sent first, unseen, and one commit on a known parent makes them appear together.
-A commit on another parent is refused by the hub, and tried again on the new head. The tag is set last.
+A version, or a student, is one commit: files are sent first, unseen, and one commit on a known parent makes them appear
+together. A commit on another parent is refused by the hub, and tried again on the new head. The tag is set last.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from distill_data.errors import PublishError
-from distill_data.publish.release import Release, ReleaseFile, is_data_path
+from distill_data.publish.publishable import Publishable, RepoType
+from distill_data.publish.release import ReleaseFile
 from distill_data.publish.report import Delivery
 from distill_data.publish.retry import Say, status_of, with_retries
 from distill_data.publish_config import Publish
@@ -27,7 +27,7 @@ _STALE = {409, 412}
 _BRANCH = "main"
 
 
-def publish_to_hub(release: Release, to: Publish, say: Say) -> Delivery:
+def publish_to_hub(release: Publishable, to: Publish, say: Say) -> Delivery:
     """Publish as one commit, checked and tagged.
 
     Raises:
@@ -35,9 +35,11 @@ def publish_to_hub(release: Release, to: Publish, say: Say) -> Delivery:
     """
     from huggingface_hub import HfApi
 
-    repository = _Repository(HfApi(endpoint=to.endpoint, library_name="distill-data"), str(to.repo_id), say)
+    api = HfApi(endpoint=to.endpoint, library_name="distill-data")
+    repository = _Repository(api, str(to.repo_id), release.repo_type, say)
     repository.require(to.private)
-    address = f"{repository.api.endpoint}/datasets/{to.repo_id}/tree/{release.tag}"
+    kind = "datasets/" if release.repo_type == "dataset" else ""
+    address = f"{api.endpoint}/{kind}{to.repo_id}/tree/{release.tag}"
     if (tagged := repository.tag_target(release.tag)) is not None:
         repository.require_same(release, tagged)
         return Delivery(address, tagged, already_there=True, bytes_sent=0)
@@ -48,7 +50,7 @@ def publish_to_hub(release: Release, to: Publish, say: Say) -> Delivery:
     return Delivery(address, revision, already_there=False, bytes_sent=sent)
 
 
-def _commit_on_head(repository: _Repository, release: Release) -> tuple[str, int]:
+def _commit_on_head(repository: _Repository, release: Publishable) -> tuple[str, int]:
     """Commit on the newest head, again when somebody else's commit came in between: (revision, bytes that are new)."""
     for _ in range(STALE_TRIES):
         head = repository.head()
@@ -73,10 +75,11 @@ def _is_same(file: ReleaseFile, remote: RepoFile | None) -> bool:
 
 @dataclass(frozen=True)
 class _Repository:
-    """A dataset repository, and who is told about waits."""
+    """A repository, and who is told about waits."""
 
     api: HfApi
     repo_id: str
+    repo_type: RepoType
     say: Say
 
     def require(self, private: bool) -> None:
@@ -113,56 +116,42 @@ class _Repository:
 
         return self._read("reading the list of files", read, revision=revision)
 
-    def manifest(self, revision: str) -> Manifest | None:
-        """The manifest of a revision; None where it has none."""
+    def marker(self, name: str, revision: str) -> str | None:
+        """The text of a revision's marker; None where it has none."""
         from huggingface_hub.errors import EntryNotFoundError
 
         with tempfile.TemporaryDirectory() as folder:
-            where = {"filename": MANIFEST_NAME, "revision": revision, "cache_dir": folder}
+            where = {"filename": name, "revision": revision, "cache_dir": folder}
             try:
-                path = Path(self._read("reading the manifest", self.api.hf_hub_download, **where))
+                path = Path(self._read(f"reading {name}", self.api.hf_hub_download, **where))
             except EntryNotFoundError:
                 return None
-            return parse_manifest(path.read_text(encoding="utf-8", errors="replace"), f"{self.repo_id}/{MANIFEST_NAME}")
+            return path.read_text(encoding="utf-8", errors="replace")
 
-    def require_same(self, release: Release, revision: str) -> None:
-        """Refuse to take another version for this one."""
-        there = self.manifest(revision)
-        if there is None or (there.name, there.digest) != (release.manifest.name, release.manifest.digest):
-            what = (
-                "no version" if there is None else f"another {there.name}@v{there.version}, digest {there.digest[:12]}"
-            )
+    def require_same(self, release: Publishable, revision: str) -> None:
+        """Refuse to take something else for this release."""
+        if (what := release.what_else(self.marker(release.marker.path, revision))) is not None:
             raise PublishError(
-                f"hf://{self.repo_id} has a tag {release.tag} that is {what}, and this one has digest "
-                f"{release.manifest.digest[:12]}; a published version never changes: publish to another repository"
+                f"hf://{self.repo_id} has a tag {release.tag} that is {what}; a published version never changes: "
+                "publish to another repository"
             )
 
-    def require_next(self, release: Release, head: str, there: dict[str, RepoFile]) -> None:
-        """Refuse to replace what is not an earlier version of the same corpus."""
-        place, ours = f"hf://{self.repo_id}", release.manifest
-        if MANIFEST_NAME not in there:
-            if foreign := next((path for path in sorted(there) if is_data_path(path)), None):
+    def require_next(self, release: Publishable, head: str, there: dict[str, RepoFile]) -> None:
+        """Refuse to replace what this release does not follow."""
+        name = release.marker.path
+        if name not in there:
+            if foreign := next((path for path in sorted(there) if release.owns(path)), None):
                 raise PublishError(
-                    f"{place} has a file {foreign} and no manifest.json, so it is not distill-data's to replace: "
+                    f"hf://{self.repo_id} has a file {foreign} and no {name}, so it is not distill-data's to replace: "
                     "choose another repository"
                 )
             return
-        theirs = self.manifest(head)
-        if theirs is None or theirs.name != ours.name:
-            raise PublishError(f"{place} holds the corpus {getattr(theirs, 'name', '?')!r}: choose another repository")
-        if theirs.version == ours.version and theirs.digest != ours.digest:
-            raise PublishError(
-                f"{place} holds another {release.reference} (digest {theirs.digest[:12]}, this one has "
-                f"{ours.digest[:12]}): choose another repository"
-            )
-        if theirs.version > ours.version:
-            raise PublishError(
-                f"{place} is at v{theirs.version} already, and {release.tag} would take it back: publish versions in "
-                "their order"
-            )
+        marker = self.marker(name, head)
+        if marker is not None and (problem := release.why_not_next(marker)) is not None:
+            raise PublishError(f"hf://{self.repo_id} {problem}")
 
-    def commit(self, release: Release, head: str, there: dict[str, RepoFile]) -> str | None:
-        """One commit that makes the repository's data this version's; None when the head is not that any more.
+    def commit(self, release: Publishable, head: str, there: dict[str, RepoFile]) -> str | None:
+        """One commit that makes the repository's files this release's; None when the head is not that any more.
 
         A commit whose answer was lost is found by the next try: nothing is left to change then.
         """
@@ -171,17 +160,16 @@ class _Repository:
 
         ours = {file.path for file in release.files}
         additions = [_addition(file) for file in release.files]
-        others = [path for path in there if is_data_path(path) and path not in ours]
+        others = [path for path in there if release.owns(path) and path not in ours]
         deletions = [CommitOperationDelete(path, is_folder=False) for path in sorted(others)]
         self._write("sending files", self.api.preupload_lfs_files, additions=additions, free_memory=False)
-        title = f"{release.reference}: {release.manifest.counts['kept']:,} rows"
         try:
             done = self._write(
                 "committing",
                 self.api.create_commit,
                 operations=[*additions, *deletions],
-                commit_message=title,
-                commit_description=f"digest {release.manifest.digest}",
+                commit_message=release.title,
+                commit_description=f"digest {release.digest}",
                 parent_commit=head,
             )
         except HfHubHTTPError as error:
@@ -190,12 +178,12 @@ class _Repository:
             raise
         return done.oid
 
-    def require_files(self, release: Release, revision: str) -> None:
+    def require_files(self, release: Publishable, revision: str) -> None:
         """Check the hub's files at a revision against the release: names, sizes and hashes."""
         there = self.files(revision)
         wrong = [file.path for file in release.files if not _is_same(file, there.get(file.path))]
         ours = {file.path for file in release.files}
-        wrong += [path for path in there if is_data_path(path) and path not in ours]
+        wrong += [path for path in there if release.owns(path) and path not in ours]
         if wrong:
             raise PublishError(
                 f"hf://{self.repo_id} at {revision[:12]} does not have {wrong[0]} as it was sent, so it is not tagged "
@@ -217,7 +205,7 @@ class _Repository:
                 ) from None
 
     def _read(self, what: str, call: Any, **arguments: Any) -> Any:
-        return with_retries(what, lambda: call(repo_id=self.repo_id, repo_type="dataset", **arguments), self.say)
+        return with_retries(what, lambda: call(repo_id=self.repo_id, repo_type=self.repo_type, **arguments), self.say)
 
     _write = _read
 

@@ -1,4 +1,4 @@
-"""Publish one version: verify it here, then take it to its destination."""
+"""Publish one version, or one student: verify it here, then take it to its destination."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import CorpusError, DistillDataError, InputError, PublishError, reason_of
 from distill_data.publish.hub import publish_to_hub
-from distill_data.publish.release import Release, make_release
+from distill_data.publish.publishable import Publishable
+from distill_data.publish.release import make_release
 from distill_data.publish.report import Delivery, PublishedFile, PublishReport
 from distill_data.publish.retry import Say
 from distill_data.publish.secrets import censored_logs, without_secrets
+from distill_data.publish.student import make_student_release, student_folder
 from distill_data.publish.urls import publish_to_url
 from distill_data.publish_config import Publish
 
@@ -49,10 +51,42 @@ def publish_version(
     to = _section(destination, private)
     opened = open_corpus(corpus, root)
     _require_whole(opened)
-    release = make_release(opened, to.repo_id)
-    if dry_run:
-        return _report(release, to, None)
-    return _report(release, to, _deliver(release, to, say))
+    return _published(make_release(opened, to.repo_id), to, dry_run, say)
+
+
+def publish_student(
+    root: str | Path,
+    student: str | Path,
+    destination: str | Publish,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    say: Say = lambda line: None,
+) -> PublishReport:
+    """Publish a trained student, unless it is there already; as `publish_version` does, to a hub's model repository.
+
+    The tag is the student's name. Only what loads it and says how it came about is published: safetensors, config,
+    tokenizer, card, figures. A student of another corpus is not replaced.
+
+    Args:
+        root: folder that holds the student.
+        student: its folder, or its name under `<root>/students`.
+        destination: a config's section `student.publish`, or its `to:`.
+        private: only the owner sees a hub repository that is made.
+        dry_run: look at nothing there and write nothing; the report has the files and the card.
+        say: told what happens, a line at a time.
+
+    Raises:
+        InputError: there is no such student, or the destination cannot be used.
+        ModelError: its folder is not whole.
+        PublishError: it cannot be published there, or not now.
+    """
+    to = _section(destination, private)
+    return _published(make_student_release(student_folder(root, student), to.repo_id), to, dry_run, say)
+
+
+def _published(release: Publishable, to: Publish, dry_run: bool, say: Say) -> PublishReport:
+    return _report(release, to, None if dry_run else _deliver(release, to, say))
 
 
 def destination_of(corpus: str, root: str | Path) -> Publish:
@@ -87,7 +121,7 @@ def _require_whole(corpus: Corpus) -> None:
         )
 
 
-def _deliver(release: Release, to: Publish, say: Say) -> Delivery:
+def _deliver(release: Publishable, to: Publish, say: Say) -> Delivery:
     """Take a release to its destination; whatever a client raises becomes one line without secrets."""
     publish = publish_to_url if to.repo_id is None else publish_to_hub
     try:
@@ -103,11 +137,11 @@ def _deliver(release: Release, to: Publish, say: Say) -> Delivery:
         ) from None
 
 
-def _report(release: Release, to: Publish, delivery: Delivery | None) -> PublishReport:
+def _report(release: Publishable, to: Publish, delivery: Delivery | None) -> PublishReport:
     return PublishReport(
         corpus=release.reference,
         destination=to.to,
-        digest=release.manifest.digest,
+        digest=release.digest,
         tag=release.tag,
         files=tuple(PublishedFile(file.path, file.bytes) for file in release.files),
         bytes=sum(file.bytes for file in release.files),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from distill_data.corpus.card import CARD_NAME, render_card
-from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, manifest_text
+from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, manifest_text, parse_manifest
 from distill_data.corpus.read import SCHEMAS, Corpus
+from distill_data.publish.publishable import RepoType
 
 _PATH_KEYS = {"root", "path", "model", "tokenizer", "chat_template", "to"}
 _TEXT_KEYS = {"system_prompt"}
@@ -40,7 +41,7 @@ class ReleaseFile:
 
 @dataclass(frozen=True)
 class Release:
-    """Everything of one version that is published."""
+    """Everything of one version that is published; see `publishable.Publishable`."""
 
     manifest: Manifest
     """The published one."""
@@ -48,13 +49,14 @@ class Release:
     """Parquet files, in the manifest's order."""
     card: ReleaseFile
     """README.md."""
-    manifest_file: ReleaseFile
+    marker: ReleaseFile
     """manifest.json."""
+    repo_type: RepoType = "dataset"
 
     @property
     def files(self) -> tuple[ReleaseFile, ...]:
         """All files; the manifest is the last."""
-        return (*self.data, self.card, self.manifest_file)
+        return (*self.data, self.card, self.marker)
 
     @property
     def tag(self) -> str:
@@ -65,6 +67,45 @@ class Release:
     def reference(self) -> str:
         """`NAME@vN`."""
         return f"{self.manifest.name}@{self.tag}"
+
+    @property
+    def digest(self) -> str:
+        """The version's."""
+        return self.manifest.digest
+
+    @property
+    def title(self) -> str:
+        """Of the commit."""
+        return f"{self.reference}: {self.manifest.counts['kept']:,} rows"
+
+    def owns(self, path: str) -> bool:
+        """Whether a path at a destination is one of a data file, of this version or another."""
+        return is_data_path(path)
+
+    def what_else(self, marker: str | None) -> str | None:
+        """What a place holds instead of this version, by its manifest.json; None where it is this one."""
+        if marker is None:
+            return "no version"
+        there = parse_manifest(marker, MANIFEST_NAME)
+        if (there.name, there.digest) == (self.manifest.name, self.digest):
+            return None
+        return f"another {there.name}@v{there.version} (digest {there.digest[:12]}, this one has {self.digest[:12]})"
+
+    def why_not_next(self, marker: str) -> str | None:
+        """Why this version cannot take the place of what has this manifest.json; None where it can."""
+        theirs, ours = parse_manifest(marker, MANIFEST_NAME), self.manifest
+        if theirs.name != ours.name:
+            return f"holds the corpus {theirs.name!r}: choose another repository"
+        if theirs.version == ours.version and theirs.digest != ours.digest:
+            return (
+                f"holds another {self.reference} (digest {theirs.digest[:12]}, this one has {ours.digest[:12]}): "
+                "choose another repository"
+            )
+        if theirs.version > ours.version:
+            return (
+                f"is at v{theirs.version} already, and {self.tag} would take it back: publish versions in their order"
+            )
+        return None
 
 
 def make_release(corpus: Corpus, repo_id: str | None) -> Release:
@@ -79,8 +120,8 @@ def make_release(corpus: Corpus, repo_id: str | None) -> Release:
     return Release(
         manifest=manifest,
         data=tuple(data),
-        card=_made(CARD_NAME, render_card(manifest, repo_id)),
-        manifest_file=_made(MANIFEST_NAME, manifest_text(manifest)),
+        card=made_file(CARD_NAME, render_card(manifest, repo_id)),
+        marker=made_file(MANIFEST_NAME, manifest_text(manifest)),
     )
 
 
@@ -93,20 +134,20 @@ def public_manifest(manifest: Manifest) -> Manifest:
     """A manifest without this machine's folders: an absolute path keeps its last name. Same digest, same files."""
     return manifest.model_copy(
         update={
-            "config": _public(manifest.config),
-            "teacher": _public(manifest.teacher),
-            "tokenizer": _public(manifest.tokenizer),
-            "prompts": manifest.prompts.model_copy(update={"sources": _public(manifest.prompts.sources)}),
+            "config": public_json(manifest.config),
+            "teacher": public_json(manifest.teacher),
+            "tokenizer": public_json(manifest.tokenizer),
+            "prompts": manifest.prompts.model_copy(update={"sources": public_json(manifest.prompts.sources)}),
         }
     )
 
 
-def _public(value: Any, key: str = "") -> Any:
+def public_json(value: Any, key: str = "") -> Any:
     """A JSON value in which paths of this machine are cut to their last name."""
     if isinstance(value, dict):
-        return {name: _public(inner, name) for name, inner in value.items()}
+        return {name: public_json(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_public(inner, key) for inner in value]
+        return [public_json(inner, key) for inner in value]
     return _last_name(value) if isinstance(value, str) and _is_machine_path(value, key) else value
 
 
@@ -121,6 +162,7 @@ def _last_name(path: str) -> str:
     return Path(path.removeprefix("file://")).name
 
 
-def _made(path: str, text: str) -> ReleaseFile:
+def made_file(path: str, text: str) -> ReleaseFile:
+    """A file that is made to be published."""
     content = text.encode()
     return ReleaseFile(path, content, len(content), hashlib.sha256(content).hexdigest())

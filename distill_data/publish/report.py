@@ -35,13 +35,13 @@ class PublishReport:
     """What `publish_version` did; of a dry run, what it would do."""
 
     corpus: str
-    """`NAME@vN`."""
+    """`NAME@vN`, or the student's name."""
     destination: str
     """The `to` that was asked for."""
     digest: str
-    """The version's digest."""
+    """The version's digest; of a student that of the files which load it."""
     tag: str
-    """`vN`: the tag on a hub, the folder elsewhere."""
+    """`vN`, or the student's name: the tag on a hub, the folder elsewhere."""
     files: tuple[PublishedFile, ...]
     """Every file of the version there, card and manifest too."""
     bytes: int

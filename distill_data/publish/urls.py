@@ -1,4 +1,4 @@
-"""Publish to a URL that fsspec writes to: files first, each read back, the manifest last and only where none is."""
+"""Publish to a URL that fsspec writes to: files first, each read back, the marker last and only where none is."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from distill_data.errors import PublishError, reason_of
 from distill_data.parquet import place, sync_folder
-from distill_data.publish.release import Release, ReleaseFile, is_data_path
+from distill_data.publish.publishable import Publishable
+from distill_data.publish.release import ReleaseFile
 from distill_data.publish.report import Delivery
 from distill_data.publish.retry import Say, with_retries
 from distill_data.publish.secrets import without_secrets
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 
 
-def publish_to_url(release: Release, to: Publish, say: Say) -> Delivery:
-    """Publish into the folder `vN` under a URL.
+def publish_to_url(release: Publishable, to: Publish, say: Say) -> Delivery:
+    """Publish into the folder under a URL that the release's tag names.
 
     Raises:
-        PublishError: another version has this number there, or the store cannot be written.
+        PublishError: something else has this name there, or the store cannot be written.
     """
     store, base = _open(to.to)
     folder, address = f"{base}/{release.tag}", f"{to.to}/{release.tag}"
     if _is_there(store, folder, release, address):
         return Delivery(address, None, already_there=True, bytes_sent=0)
     say(f"publish: {release.reference} to {address}")
-    sent = sum(_bring(store, folder, file, say) for file in (*release.data, release.card))
+    sent = sum(_bring(store, folder, file, say) for file in release.files if file is not release.marker)
     _remove_others(store, folder, release)
-    if not _create(store, f"{folder}/{MANIFEST_NAME}", release.manifest_file.content()):
+    if not _create(store, f"{folder}/{release.marker.path}", release.marker.content()):
         _is_there(store, folder, release, address)  # somebody else was faster; with another version, that is an error
         return Delivery(address, None, already_there=True, bytes_sent=sent)
     _require_all(store, folder, release, address)
-    return Delivery(address, None, already_there=False, bytes_sent=sent + release.manifest_file.bytes)
+    return Delivery(address, None, already_there=False, bytes_sent=sent + release.marker.bytes)
 
 
 def _open(url: str) -> tuple[AbstractFileSystem, str]:
@@ -57,30 +57,19 @@ def _open(url: str) -> tuple[AbstractFileSystem, str]:
         ) from None
 
 
-def _is_there(store: AbstractFileSystem, folder: str, release: Release, address: str) -> bool:
-    """Whether a folder holds this version.
+def _is_there(store: AbstractFileSystem, folder: str, release: Publishable, address: str) -> bool:
+    """Whether a folder holds this release.
 
     Raises:
         PublishError: it holds another one.
     """
-    there = _manifest_in(store, folder)
-    if there is None:
-        return False
-    if (there.name, there.digest) != (release.manifest.name, release.manifest.digest):
-        raise PublishError(
-            f"{address} holds another {there.name}@v{there.version} (digest {there.digest[:12]}, this one has "
-            f"{release.manifest.digest[:12]}), and a published version never changes: publish to another place"
-        )
-    return True
-
-
-def _manifest_in(store: AbstractFileSystem, folder: str) -> Manifest | None:
-    path = f"{folder}/{MANIFEST_NAME}"
     try:
-        content: Any = store.cat_file(path)
-        return parse_manifest(content.decode(errors="replace"), path)
+        content: Any = store.cat_file(f"{folder}/{release.marker.path}")
     except FileNotFoundError:
-        return None
+        return False
+    if (what := release.what_else(content.decode(errors="replace"))) is not None:
+        raise PublishError(f"{address} holds {what}, and a published version never changes: publish to another place")
+    return True
 
 
 def _bring(store: AbstractFileSystem, folder: str, file: ReleaseFile, say: Say) -> int:
@@ -158,17 +147,17 @@ def _create_local(target: Path, content: bytes) -> None:
     sync_folder(target.parent)
 
 
-def _remove_others(store: AbstractFileSystem, folder: str, release: Release) -> None:
-    """Remove data files that an unfinished publish of something else left; without a manifest they are no version."""
+def _remove_others(store: AbstractFileSystem, folder: str, release: Publishable) -> None:
+    """Remove data files that an unfinished publish of something else left; without a marker they are nothing."""
     ours = {file.path for file in release.files}
     for path in store.find(folder):
         inside = path.removeprefix(f"{folder}/")
-        if is_data_path(inside) and inside not in ours:
+        if release.owns(inside) and inside not in ours:
             store.rm_file(path)
 
 
-def _require_all(store: AbstractFileSystem, folder: str, release: Release, address: str) -> None:
-    """A last look at every size, with the manifest there."""
+def _require_all(store: AbstractFileSystem, folder: str, release: Publishable, address: str) -> None:
+    """A last look at every size, with the marker there."""
     for file in release.files:
         if (size := store.info(f"{folder}/{file.path}")["size"]) != file.bytes:
             raise PublishError(

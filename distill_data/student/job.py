@@ -96,9 +96,9 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
             f"{corpus.reference} has sampled soft labels, which do not estimate {objective}: set "
             "student.train.loss.objective: forward_kl"
         )
-    unlike: Any = {"evaluate": True, "train": EXECUTION}
+    unlike: Any = {"evaluate": True, "publish": True, "train": EXECUTION}
     if student.train.early_stopping is not None or student.train.look_every is not None:  # at what `evaluate` says
-        unlike = {"train": EXECUTION}
+        unlike = {"publish": True, "train": EXECUTION}
     ingredients = student.model_dump(exclude=unlike) | {"corpus": corpus.manifest.digest}
     if (own := _own_tokenizer(student, corpus.manifest.tokenizer["sha256"])) is not None:
         ingredients["tokenizer"] = tokenizer_fingerprint(own)

@@ -1,4 +1,4 @@
-"""This process among those that `accelerate launch` or torchrun started to train one student together."""
+"""One process among those that `accelerate launch` or torchrun started to train one student together."""
 
 from __future__ import annotations
 

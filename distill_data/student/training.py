@@ -80,8 +80,8 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
     """Train a student and save model, tokenizer and training.json into `job.output`; silent, on a GPU if any.
 
     `on_step` is called after every optimizer step. The same job gives the same weights on a CPU, also where it was
-    killed and goes on from a checkpoint in `job.output`. Processes that `accelerate launch` started all call it with the
-    same job: they share the batches, and the main one writes.
+    killed and goes on from a checkpoint in `job.output`. Processes that `accelerate launch` started all call it with
+    the same job: they share the batches, and the main one writes.
 
     Raises:
         ConfigError, ModelError: the student's model cannot be made or loaded.

@@ -1,4 +1,4 @@
-"""A small hub on loopback that speaks the Hub's HTTP API for datasets, with faults that a test asks for."""
+"""A small hub on loopback that speaks the Hub's HTTP API, with faults that a test asks for."""
 
 from __future__ import annotations
 
@@ -245,7 +245,9 @@ def create_repo(on: Handler, body: bytes, query: Any) -> Any:
     on.require_token()
     asked = json.loads(body)
     repo = f"{asked['organization']}/{asked['name']}"
-    url = {"url": f"{on.hub.url}/datasets/{repo}"}
+    kind = "datasets/" if asked.get("type") == "dataset" else ""
+    url = {"url": f"{on.hub.url}/{kind}{repo}"}
+    repo = repo if kind else f"models/{repo}"  # as the state names models
     if repo in on.hub.repos:
         return 409, {}, json.dumps(url | {"error": "You already created this dataset repo"}).encode()
     private = asked.get("visibility") == "private" or bool(asked.get("private"))
@@ -322,7 +324,7 @@ def preupload(on: Handler, body: bytes, query: Any, repo: str, revision: str) ->
     modes = []
     for file in json.loads(body)["files"]:
         path, there = file["path"], tree.get(file["path"])
-        mode = "lfs" if path.endswith(".parquet") else "regular"
+        mode = "lfs" if path.endswith((".parquet", ".safetensors")) else "regular"
         modes.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": there and there.etag})
     return {"files": modes}
 
@@ -400,7 +402,11 @@ def resolve(on: Handler, body: bytes, query: Any, repo: str, revision: str, path
     return 206, {**headers, "Content-Range": f"bytes {first}-{last}/{size}"}, file.content[first : last + 1]
 
 
-_API = r"/api/datasets/(?P<repo>[^/]+/[^/]+)"
+def resolve_model(on: Handler, body: bytes, query: Any, repo: str, revision: str, path: str) -> Any:
+    return resolve(on, body, query, f"models/{repo}", revision, path)
+
+
+_API = r"/api/(?:datasets/|(?=models/))(?P<repo>(?:models/)?[^/]+/[^/]+)"
 _REVISION = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [
     (("POST",), "/api/repos/create", create_repo),
@@ -414,8 +420,9 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [
     (("POST",), f"{_API}/paths-info/{_REVISION}", paths_info),
     (("POST",), f"{_API}/preupload/{_REVISION}", preupload),
     (("POST",), f"{_API}/commit/{_REVISION}", commit),
-    (("POST",), r"/datasets/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", lfs_batch),
+    (("POST",), r"/(?:datasets/)?(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", lfs_batch),
     (("PUT",), "/lfs/(?P<oid>[0-9a-f]{64})", lfs_put),
     (("POST",), "/verify", lfs_verify),
     (("GET", "HEAD"), f"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<path>.+)", resolve),
+    (("GET", "HEAD"), f"/(?P<repo>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<path>.+)", resolve_model),
 ]
