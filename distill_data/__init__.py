@@ -61,8 +61,8 @@ estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs
 interrupt      Ctrl-C: commit, then leave
-report         what a finished command tells a person
-cli            the command line: commands on jobs, on corpora; what they say
+report         what a finished command tells a person, as text: a module for each thing that is told
+cli            the command line: commands on jobs, on corpora
 
 The Prefect flows around these stand in the package `flows`. Public names are loaded on first use, so that
 `import distill_data` stays light.

@@ -21,7 +21,8 @@ from prefect.runtime import flow_run
 
 from distill_data.build import BuildReport
 from distill_data.corpus.manifest import Manifest
-from distill_data.report import build_summary, funnel
+from distill_data.report.build import build_summary
+from distill_data.report.version import funnel
 
 
 @contextmanager

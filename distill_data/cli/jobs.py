@@ -42,7 +42,7 @@ def run(
     settings = load_config(config, set_)
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
-    from distill_data.report import RunReport, run_summary
+    from distill_data.report.run import RunReport, run_summary
     from distill_data.session import early_session
     from distill_data.teachers.generation import Budget
 
@@ -63,7 +63,7 @@ def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = F
     prepare(verbose=False)
     from distill_data.build import plan_build
     from distill_data.config_file import load_config
-    from distill_data.report import describe_plan, plan_summary
+    from distill_data.report.plan import describe_plan, plan_summary
     from distill_data.screening import prompts_of
 
     settings = load_config(config, set_)
@@ -86,7 +86,7 @@ def build(
     settings = load_config(config, set_)
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
-    from distill_data.report import build_summary
+    from distill_data.report.build import build_summary
     from distill_data.session import early_session
     from distill_data.teachers.generation import Budget
 
@@ -118,7 +118,7 @@ def serve(
     if schedule is None:
         raise ConfigError(f"config {config} has no schedule: section: add one, or give --cron '0 3 * * *'")
     prepare(verbose, leave=False)
-    from distill_data.report import ServeReport, serve_summary
+    from distill_data.report.serve import ServeReport, serve_summary
     from flows.deployments import serve as serve_schedule
     from flows.server import prefect_server
 
@@ -142,7 +142,7 @@ def train(
     settings = _with_student(config, set_)
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
-    from distill_data.report import student_summary
+    from distill_data.report.student import student_summary
     from flows.train import train_student
 
     with shown_on_stderr():
@@ -160,7 +160,7 @@ def evaluate(
     """Measure the trained student against its teacher on the held-out rows."""
     settings = _with_student(config, set_)
     prepare(verbose)
-    from distill_data.report import student_summary
+    from distill_data.report.student import student_summary
     from flows.train import evaluate_student
 
     show(evaluate_student(settings, corpus or settings.name), as_json, student_summary)
@@ -177,7 +177,7 @@ def compare(
     settings = _with_student(config, set_)
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
-    from distill_data.report import comparison_summary
+    from distill_data.report.comparison import comparison_summary
 
     with shown_on_stderr():
         from flows.compare import compare as run_comparison
@@ -192,7 +192,7 @@ def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson =
     prepare(verbose=False)
     from distill_data.config_file import load_config
     from distill_data.doctor import examine
-    from distill_data.report import checks_summary
+    from distill_data.report.plan import checks_summary
 
     checks = examine(load_config(config, set_))
     show({"ok": all(check.ok for check in checks), "checks": checks}, as_json, lambda _: checks_summary(checks))

@@ -22,7 +22,7 @@ from distill_data.corpus.tagging import roll_back, tag_version
 from distill_data.corpus.versions import find_version, list_tags
 from distill_data.errors import CorpusError, GateError
 from distill_data.promotion import Promotion, promote
-from distill_data.report import build_summary
+from distill_data.report.build import build_summary
 from distill_data.screening import pinned, prompts_of
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
 from tests.unit.test_build import build_corpus, changed, with_samples
