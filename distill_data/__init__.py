@@ -22,6 +22,7 @@ config         the config tree: every key, its type, default and meaning
 config_problems  what is wrong with a config, in one phrase each
 config_file    how YAML and `--set` become a config
 reference      README's configuration reference, made from the config classes
+templates      how the templates beside the code become pages and cards
 records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are stored in
 compiled       how loops over arrays become machine code
 list_loops     those over the lists of soft labels

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +43,16 @@ def run(
 
     settings = load_config(config, set_)
     prepare(verbose)
-    from distill_data.progress import shown_on_stderr
     from distill_data.report.run import RunReport, run_summary
-    from distill_data.session import early_session
     from distill_data.teachers.generation import Budget
 
-    try:
-        with shown_on_stderr(), early_session(settings, verbose):
-            from flows.distill import distill
+    def show_failed(error: GateError) -> int:
+        return show_failed_gates(error, RunReport(error.report, None), as_json, run_summary)
 
-            report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
-    except GateError as failed:
-        report = RunReport(failed.report, None)
-        raise typer.Exit(show_failed_gates(failed, report, as_json, run_summary)) from None
+    with _building(settings, verbose, show_failed):
+        from flows.distill import distill
+
+        report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
     show(report, as_json, run_summary)
     _exit_if_paused(report.build)
 
@@ -85,18 +84,13 @@ def build(
 
     settings = load_config(config, set_)
     prepare(verbose)
-    from distill_data.progress import shown_on_stderr
     from distill_data.report.build import build_summary
-    from distill_data.session import early_session
     from distill_data.teachers.generation import Budget
 
-    try:
-        with shown_on_stderr(), early_session(settings, verbose):
-            from flows.build import build_corpus
+    with _building(settings, verbose, lambda error: show_failed_gates(error, error.report, as_json, build_summary)):
+        from flows.build import build_corpus
 
-            report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
-    except GateError as failed:
-        raise typer.Exit(show_failed_gates(failed, failed.report, as_json, build_summary)) from None
+        report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
     show(report, as_json, build_summary)
     _exit_if_paused(report)
 
@@ -198,6 +192,23 @@ def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson =
     show({"ok": all(check.ok for check in checks), "checks": checks}, as_json, lambda _: checks_summary(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _building(settings: Any, verbose: bool, show_failed: Callable[[GateError], int]) -> Iterator[None]:
+    """Around a build: its progress, and its teacher's session, begun while Prefect is imported.
+
+    Raises:
+        typer.Exit: the version failed a gate; the status is what `show_failed` gives.
+    """
+    from distill_data.progress import shown_on_stderr
+    from distill_data.session import early_session
+
+    try:
+        with shown_on_stderr(), early_session(settings, verbose):
+            yield
+    except GateError as error:
+        raise typer.Exit(show_failed(error)) from None
 
 
 def _with_student(config: Path, overrides: list[str]) -> Any:
