@@ -58,6 +58,7 @@ comparison     what students learn with and without distributions, and in how ma
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
 judging_build  the step in which models judge
+build_report   a build's figures, and whether its version is promoted
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs

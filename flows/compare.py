@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from distill_data.build import BuildPause
+from distill_data.build_report import BuildPause
 from distill_data.comparison.arms import trainings
 from distill_data.comparison.findings import Comparison, findings, write_findings
 from distill_data.comparison.page import write_comparison_page

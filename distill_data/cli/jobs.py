@@ -222,7 +222,7 @@ def _with_student(config: Path, overrides: list[str]) -> Any:
 
 
 def _exit_if_paused(report: Any) -> None:
-    from distill_data.build import BuildPause
+    from distill_data.build_report import BuildPause
 
     if isinstance(report, BuildPause):
         raise typer.Exit(PAUSED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill_data.build import BuildPause, BuildReport
+from distill_data.build_report import BuildPause, BuildReport
 from distill_data.promotion import Promotion
 from distill_data.report.lines import field
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill_data.build import BuildPause
+from distill_data.build_report import BuildPause
 from distill_data.comparison.findings import FIGURES, Comparison
 from distill_data.comparison.page import PAGE_NAME, saved, spread
 from distill_data.report.build import pause_summary

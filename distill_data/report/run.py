@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_data.build import BuildPause, BuildReport
+from distill_data.build_report import BuildPause, BuildReport
 from distill_data.publish.report import PublishReport
 from distill_data.report.build import build_summary
 from distill_data.report.files import publish_summary

@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 
 from distill_data import open_corpus
-from distill_data.build import BuildPause, BuildReport
+from distill_data.build_report import BuildPause, BuildReport
 from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.corpus.tagging import roll_back

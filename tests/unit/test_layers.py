@@ -16,7 +16,7 @@ ORDER = [
     "prompts", "planning",
     "parquet", "part_file", "trace_table", "trace_index", "trace_store", "dead_letters", "lease", "teachers", "verify",
     "filters", "corpus", "export", "page", "publish", "judging", "screening", "promotion", "student", "comparison",
-    "session", "build", "judging_build", "estimate", "doctor", "report", "progress", "interrupt", "cli",
+    "session", "build", "judging_build", "build_report", "estimate", "doctor", "report", "progress", "interrupt", "cli",
 ]  # fmt: skip
 # A corpus hands out a reader for training; it is imported only when asked for.
 EXCEPTIONS = {("corpus/read.py", "student")}

@@ -6,15 +6,8 @@ from typing import Any
 
 import pytest
 
-from distill_data.build import (
-    BuildReport,
-    assemble_version,
-    generate_missing,
-    is_promoted,
-    plan_build,
-    promote_version,
-    report_build,
-)
+from distill_data.build import assemble_version, generate_missing, plan_build
+from distill_data.build_report import BuildReport, is_promoted, promote_version, report_build
 from distill_data.config import Config
 from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.read import open_corpus

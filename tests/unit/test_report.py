@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_data.build import BuildReport
+from distill_data.build_report import BuildReport
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.read import open_corpus
 from distill_data.report.run import RunReport, run_summary
