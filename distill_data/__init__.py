@@ -22,6 +22,7 @@ config         the config tree: every key, its type, default and meaning
 config_problems  what is wrong with a config, in one phrase each
 config_file    how YAML and `--set` become a config
 reference      README's configuration reference, made from the config classes
+templates      how the templates beside the code become pages and cards
 records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are stored in
 compiled       how loops over arrays become machine code
 list_loops     those over the lists of soft labels
@@ -57,12 +58,13 @@ comparison     what students learn with and without distributions, and in how ma
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
 judging_build  the step in which models judge
+build_report   a build's figures, and whether its version is promoted
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs
 interrupt      Ctrl-C: commit, then leave
-report         what a finished command tells a person
-cli            the command line: commands on jobs, on corpora; what they say
+report         what a finished command tells a person, as text: a module for each thing that is told
+cli            the command line: commands on jobs, on corpora
 
 The Prefect flows around these stand in the package `flows`. Public names are loaded on first use, so that
 `import distill_data` stays light.

@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from distill_data.corpus.manifest import Manifest
 from distill_data.corpus.write import public_model_name
 from distill_data.filters import DROP_REASONS
 from distill_data.teacher_config import DRAWS
+from distill_data.templates import templates
 
 CARD_NAME = "README.md"
 
@@ -53,14 +52,8 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
         manifest: the version's.
         repo_id: the hub's repository that it is published to; None for a folder.
     """
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    ).get_template("card.md.jinja")
+    cards = templates(Path(__file__).parent, escape=False, keep_trailing_newline=True)
+    template = cards.get_template("card.md.jinja")
     teacher = manifest.config["teacher"]
     sampled = teacher["soft_labels"].get("kind") == "sampled"
     return template.render(

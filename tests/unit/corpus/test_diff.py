@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from distill_data.cli.version_texts import diff_summary
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.diff import PromptChange, diff_versions, row_changes
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.identity import trace_id
+from distill_data.report.history import diff_summary
 from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, make_trace, right_or_wrong
 
 MakeJob = Callable[..., Assembly]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from distill_data.cli.version_texts import gc_summary
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.gc import free_parts, plan_gc
 from distill_data.corpus.read import open_corpus
 from distill_data.errors import CorpusError, TraceStoreError
 from distill_data.lease import teacher_lease
+from distill_data.report.history import gc_summary
 from distill_data.trace_store import TraceStore
 from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, make_trace, right_or_wrong
 

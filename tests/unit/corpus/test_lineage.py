@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from distill_data.cli.version_texts import lineage_summary
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.lineage import lineage
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import InputError
 from distill_data.identity import trace_id
+from distill_data.report.history import lineage_summary
 from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, make_trace, right_or_wrong
 
 MakeJob = Callable[..., Assembly]
