@@ -6,6 +6,7 @@ The modules in reading order, low to high; a module imports only what stands abo
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 section        what a section of the config is
+license_config  licences as a hub writes them
 sampling_config  the section `sampling` of a source: what is sampled otherwise
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
 compare_config  the section `compare`: the same student trained several ways

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -121,13 +122,13 @@ def corpus_diff(
     as_json: AsJson = False,
 ) -> None:
     """Say what changed from one version to another, and why."""
-    from distill_data.corpus.diff import diff_versions, row_changes
+    from distill_data.corpus.diff import changed_rows, diff_versions
     from distill_data.corpus.read import open_corpus
     from distill_data.report.history import diff_summary
 
-    old, new = open_corpus(before, root), open_corpus(after, root)
-    found = diff_versions(old, new)
-    changed = [row for row in row_changes(old, new).to_pylist() if row["change"] != "stayed"] if rows else None
+    changed: list[dict[str, Any]] | None = [] if rows else None
+    see = (lambda piece: None) if changed is None else (lambda piece: changed.extend(changed_rows(piece)))
+    found = diff_versions(open_corpus(before, root), open_corpus(after, root), see)
     show({"diff": found, "rows": changed}, as_json, lambda _: diff_summary(found, changed))
 
 

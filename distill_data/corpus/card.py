@@ -59,7 +59,8 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
     return template.render(
         m=manifest,
         place=repo_id or ".",
-        license=(manifest.config.get("publish") or {}).get("license", "other"),
+        license=_license(manifest),
+        licenses=_licenses(manifest),
         splits=[split for split in ("train", "validation") if manifest.counts[split]],
         size=next((name for limit, name in _SIZES if manifest.counts["kept"] < limit), "n>100M"),
         teacher=teacher,
@@ -72,6 +73,19 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
         rounding=_ROUNDED[teacher["soft_labels"].get("rounding", "graded")],
         total_bytes=sum(file.bytes for file in manifest.files),
     )
+
+
+def _licenses(manifest: Manifest) -> dict[str, str | None]:
+    """What the config says of every source's licence, by name of the source."""
+    sources = zip(manifest.prompts.sources, manifest.config["prompts"], strict=True)  # both in the config's order
+    return {name: source.get("license") for name, source in sources}
+
+
+def _license(manifest: Manifest) -> str:
+    """The config's own, else that of all sources, else `other`."""
+    of_sources = {*_licenses(manifest).values()}
+    agreed = next(iter(of_sources)) if len(of_sources) == 1 else None
+    return (manifest.config.get("publish") or {}).get("license") or agreed or "other"
 
 
 def _judges(config: dict[str, Any]) -> list[str]:

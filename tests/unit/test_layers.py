@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ORDER = [
-    "errors", "identity", "section", "compare_config", "sampling_config", "teacher_config", "judge_config",
+    "errors", "identity", "section", "license_config", "compare_config", "sampling_config", "teacher_config",
+    "judge_config",
     "prompt_config", "filter_config", "gates_config", "schedule_config", "keep_config", "dedup_config",
     "student_config", "publish_config", "config", "config_problems", "config_file", "reference", "templates", "records",
     "compiled", "list_loops", "soft_labels", "reasoning", "file_hash", "mapped", "gguf", "models", "teacher_identity",

@@ -45,6 +45,17 @@ def test_a_kept_row_leads_back_to_its_part_prompt_teacher_and_verdict(job: Assem
     assert "passed, score 1 (verifier exact)" in told and found.part in told and "What is" in told
 
 
+def test_the_row_is_found_in_its_row_group(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill_data.corpus.assembly._SLICE_ROWS", 3)
+    monkeypatch.setattr("distill_data.corpus.lineage._BATCH_ROWS", 2)
+    job = make_job(root=tmp_path / "groups")
+    assemble(job, lambda _: None)
+    corpus = open_corpus("sums@v1", job.config.root)
+    for at, row in enumerate(corpus.table("traces", "train").to_pylist()):
+        found = lineage(corpus, row["trace_id"], job.config.root)
+        assert (found.row, found.trace) == (at, row)
+
+
 def test_a_rejected_row_says_why(job: Assembly, corpus: Corpus) -> None:
     wrong = next(row for row in corpus.table("rejected").to_pylist() if row["drop_reason"] == "failed_verifier")
     found = lineage(corpus, wrong["trace_id"], job.config.root)
