@@ -82,7 +82,7 @@ def publish_student(
         PublishError: it cannot be published there, or not now.
     """
     to = _section(destination, private)
-    return _published(make_student_release(student_folder(root, student), to.repo_id), to, dry_run, say)
+    return _published(make_student_release(student_folder(root, student), to), to, dry_run, say)
 
 
 def _published(release: Publishable, to: Publish, dry_run: bool, say: Say) -> PublishReport:

@@ -98,12 +98,12 @@ def is_student(root: str | Path, reference: str) -> bool:
     )
 
 
-def make_student_release(folder: Path, repo_id: str | None) -> StudentRelease:
+def make_student_release(folder: Path, to: Publish) -> StudentRelease:
     """The files of a student as they are published: safetensors alone, and without folders of this machine.
 
     Args:
         folder: the student's.
-        repo_id: the hub's repository that its card names; None for other destinations.
+        to: where it goes: its card names a hub's repository, and the licence where one is set.
 
     Raises:
         ModelError: the folder is not whole.
@@ -124,7 +124,7 @@ def make_student_release(folder: Path, repo_id: str | None) -> StudentRelease:
         corpus=corpus["corpus"],
         digest=identity,
         data=tuple(data),
-        card=made_file(CARD_NAME, _card(folder, name, corpus["corpus"], repo_id)),
+        card=made_file(CARD_NAME, _card(folder, name, corpus["corpus"], to)),
         marker=made_file(MARKER_NAME, json.dumps(marker, indent=2) + "\n"),
     )
 
@@ -155,7 +155,7 @@ def _published(folder: Path, path: Path) -> ReleaseFile:
     return ReleaseFile(path.as_posix(), source, size, file_sha256(source))
 
 
-def _card(folder: Path, name: str, corpus: str, repo_id: str | None) -> str:
+def _card(folder: Path, name: str, corpus: str, to: Publish) -> str:
     """The student's card, with where it is and where its corpus is published."""
     from huggingface_hub import ModelCard
 
@@ -165,8 +165,10 @@ def _card(folder: Path, name: str, corpus: str, repo_id: str | None) -> str:
         card.text = card.text.replace(
             f"the corpus {corpus}", f"the corpus [{corpus}](https://hf.co/datasets/{dataset})"
         )
-    if repo_id is not None:
-        card.text = card.text.replace("from_pretrained(FOLDER)", f'from_pretrained("{repo_id}", revision="{name}")')
+    if to.license is not None:
+        card.data.license = to.license
+    if to.repo_id is not None:
+        card.text = card.text.replace("from_pretrained(FOLDER)", f'from_pretrained("{to.repo_id}", revision="{name}")')
     return str(card)
 
 
