@@ -38,11 +38,10 @@ def from_main(call: Callable[[], T]) -> T:
     """What a call gives in the main process, which alone makes it, in all of them."""
     if world_size() == 1:
         return call()
-    shared: list[Any] = [call() if is_main() else None]
     from accelerate.utils import broadcast_object_list
 
     _started()
-    return broadcast_object_list(shared)[0]
+    return broadcast_object_list([call() if is_main() else None])[0]
 
 
 def wait_for_all() -> None:
@@ -73,6 +72,8 @@ def make_together(folder: Path, is_whole: Callable[[], bool], make: Callable[[Pa
 
 
 def _started() -> Any:
+    """The process group, on gloo where there is no accelerator."""
+    import torch
     from accelerate import PartialState
 
-    return PartialState()
+    return PartialState(cpu=not torch.accelerator.is_available())

@@ -61,10 +61,10 @@ def alone(config: Config) -> Path:
 
 
 def together(config: Config, tmp_path: Path, *options: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """`accelerate launch -m distill_data.cli train`."""
+    """`accelerate launch -m distill_data.cli train`, as on GPUs; with `--cpu` accelerate starts one process alone."""
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes), *options]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), *options]
     launch += ["--main_process_port", "0", "-m", "distill_data.cli", "train", str(file), "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
