@@ -47,7 +47,7 @@ def _section_tables(section: type[Section], path: str, kind: str) -> list[str]:
     tables = [f"{title}\n\n{inspect.getdoc(section)}\n\n" + "\n".join([*head, *rows])]
     for name, field in section.model_fields.items():
         inner = f"{path}.{name}" if path else name
-        if inner in ("prompts.judge", "judge.teacher"):
+        if inner in ("prompts.judge", "judge.teacher", "student.publish"):
             continue  # as the config's own
         choices = sections_in(field.annotation)
         for choice in choices:

@@ -109,7 +109,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
         looks = _looks(job, metrics)
         if trainer.is_fsdp_enabled and (looks is not None or train.look_every is not None):
             raise StudentError(
-                "weights that are sharded over processes cannot be looked at on the way: leave student.train.look_every "
+                "weights that are sharded over processes are not looked at on the way: leave student.train.look_every "
                 "and early_stopping out, or train without FSDP"
             )
         if looks is not None:

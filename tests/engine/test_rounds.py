@@ -72,6 +72,8 @@ def played(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Played
             },
             "rounds": {
                 "count": 2,
+                "learning_rate": 3e-4,
+                "steps": 8,
                 "sampling": {"temperature": 0.0, "max_tokens": TOKENS},
                 "loss": {"objective": "reverse_kl"},
             },
