@@ -384,7 +384,8 @@ def commit(on: Handler, body: bytes, query: Any, repo: str, revision: str) -> An
     for line in lines[1:]:
         _apply(on.hub, tree, line["key"], line["value"])
     sha = found.add(tree)
-    return {"success": True, "commitOid": sha, "commitUrl": f"{on.hub.url}/datasets/{repo}/commit/{sha}"}
+    page = repo.removeprefix("models/") if repo.startswith("models/") else f"datasets/{repo}"
+    return {"success": True, "commitOid": sha, "commitUrl": f"{on.hub.url}/{page}/commit/{sha}"}
 
 
 def _apply(hub: Hub, tree: Tree, key: str, value: dict[str, Any]) -> None:
