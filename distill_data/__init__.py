@@ -17,8 +17,9 @@ gates_config   the section `gates`: what a version must be like to be promoted
 schedule_config  the section `schedule`: when a config is run by itself
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
-student_config  the section `student`: who learns, and what is minimised
 publish_config  the section `publish`: where versions go
+student_config  the section `student`: who learns, and what is minimised
+rounds_config  the section `rounds`: how the student learns from its own answers
 config         the config tree: every key, its type, default and meaning
 config_problems  what is wrong with a config, in one phrase each
 config_file    how YAML and `--set` become a config
@@ -60,6 +61,7 @@ session        a teacher's lease and its workers, for one build
 build          a build, step by step
 judging_build  the step in which models judge
 build_report   a build's figures, and whether its version is promoted
+rounds         the on-policy loop: the student answers, the teacher scores, the student trains on
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs

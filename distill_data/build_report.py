@@ -39,6 +39,12 @@ class BuildReport:
     judge_tokens: int = 0  # that they took for it
     promotion: Promotion | None = None  # None until the gates were looked at
 
+    @property
+    def spent(self) -> GenerationReport:
+        """What it took of a budget."""
+        tokens, seconds = self.generated_tokens + self.judge_tokens, self.load_seconds + self.engine_seconds
+        return GenerationReport(self.generated_traces, tokens, 0, self.load_seconds, self.engine_seconds, seconds)
+
 
 @dataclass(frozen=True)
 class BuildPause:

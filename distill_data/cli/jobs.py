@@ -38,7 +38,7 @@ def run(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Build the corpus, train the student, evaluate it: whatever the config asks for."""
+    """Build the corpus, train the student, evaluate it, play rounds: whatever the config asks for."""
     from distill_data.config_file import load_config
 
     settings = load_config(config, set_)
@@ -55,6 +55,8 @@ def run(
         report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
     show(report, as_json, run_summary)
     _exit_if_paused(report.build)
+    if report.rounds is not None and report.rounds.paused is not None:
+        raise typer.Exit(PAUSED)
 
 
 def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
@@ -137,11 +139,17 @@ def train(
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
     from distill_data.report.student import student_summary
-    from flows.train import train_student
+    from distill_data.student.ranks import world_size
 
     with shown_on_stderr():
-        report = train_student(settings, corpus or settings.name)
-    show(report, as_json, student_summary)
+        if world_size() > 1:
+            report = _train_as_one_of_many(settings, corpus or settings.name)
+        else:
+            from flows.train import train_student
+
+            report = train_student(settings, corpus or settings.name)
+    if report is not None:
+        show(report, as_json, student_summary)
 
 
 def evaluate(
@@ -209,6 +217,18 @@ def _building(settings: Any, verbose: bool, show_failed: Callable[[GateError], i
             yield
     except GateError as error:
         raise typer.Exit(show_failed(error)) from None
+
+
+def _train_as_one_of_many(settings: Any, reference: str) -> Any:
+    """A flow in each of the processes would start a server of Prefect in each."""
+    from distill_data.corpus.read import open_corpus
+    from distill_data.progress import display
+    from distill_data.student.job import plan_student, train_and_measure
+
+    def show_step(now: Any) -> None:
+        display().update("train", now.point.step, now.steps, f"loss {now.point.loss:.3f}")
+
+    return train_and_measure(plan_student(settings, open_corpus(reference, settings.root)), show_step)
 
 
 def _with_student(config: Path, overrides: list[str]) -> Any:

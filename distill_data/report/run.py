@@ -11,6 +11,7 @@ from distill_data.publish.report import PublishReport
 from distill_data.report.build import build_summary
 from distill_data.report.files import publish_summary
 from distill_data.report.student import student_summary
+from distill_data.rounds import RoundsReport, rounds_summary
 from distill_data.student.job import StudentReport
 
 
@@ -21,6 +22,7 @@ class RunReport:
     build: BuildReport | BuildPause
     student: StudentReport | None
     published: PublishReport | None = None
+    rounds: RoundsReport | None = None
 
 
 def run_summary(report: RunReport) -> str:
@@ -32,6 +34,8 @@ def run_summary(report: RunReport) -> str:
         parts.append(publish_summary(report.published))
     if report.student is not None:
         parts.append(student_summary(report.student))
+    if report.rounds is not None:
+        parts.append(rounds_summary(report.rounds))
     corpus = f"{report.build.corpus}{_root_option(report.build)}"
     parts.append(
         "\n".join(
