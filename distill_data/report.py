@@ -22,7 +22,7 @@ from distill_data.promotion import Promotion
 from distill_data.publish.report import PublishReport
 from distill_data.schedule_config import Schedule
 from distill_data.student.job import StudentReport
-from distill_data.student.result import EvaluationResult
+from distill_data.student.result import ClassifierResult, EvaluationResult
 
 SHOWN = 72  # characters of a text that `corpus show` prints
 
@@ -279,7 +279,9 @@ def student_summary(report: StudentReport) -> str:
         _line("size", f"{report.parameters:,} parameters"),
         _line("loss", f"{report.first_loss:.3f} -> {report.last_loss:.3f}"),
     ]
-    if report.before is not None and report.after is not None:
+    if isinstance(report.before, ClassifierResult) and isinstance(report.after, ClassifierResult):
+        lines += _classifier_lines(report.before, report.after)
+    elif isinstance(report.before, EvaluationResult) and isinstance(report.after, EvaluationResult):
         before, after = report.before, report.after
         lines += [
             _line("held out", f"{after.traces:,} traces, {after.tokens:,} tokens, never trained on"),
@@ -288,6 +290,21 @@ def student_summary(report: StudentReport) -> str:
         ]
     lines.append(_line("folder", report.path))
     return "\n".join(lines)
+
+
+def _classifier_lines(before: ClassifierResult, after: ClassifierResult) -> list[str]:
+    """How good a classifier is, against its teacher and where there are right labels."""
+    lines = [
+        _line("held out", f"{after.traces:,} texts, never trained on; {after.judged:,} with a right label"),
+        _line("KL", f"{before.kl:.3f} -> {after.kl:.3f} nats to the teacher's distribution over labels"),
+        _line("agreement", f"{before.agreement:.1%} -> {after.agreement:.1%} with the teacher's likeliest label"),
+    ]
+    for name, shown in (("accuracy", ".1%"), ("log_loss", ".3f"), ("calibration_error", ".3f")):
+        first, last, teachers = (getattr(*of) for of in ((before, name), (after, name), (after, f"teacher_{name}")))
+        if last is not None:
+            said = f"{first:{shown}} -> {last:{shown}} (the teacher itself: {teachers:{shown}})"
+            lines.append(_line({"calibration_error": "ECE"}.get(name, name.replace("_", " ")), said))
+    return lines
 
 
 def _against_teacher(before: EvaluationResult, after: EvaluationResult) -> list[str]:

@@ -60,7 +60,7 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
-    ).get_template("card.md.jinja")
+    ).get_template("card.md.jinja" if manifest.labels is None else "label_card.md.jinja")
     teacher = manifest.config["teacher"]
     sampled = teacher["soft_labels"].get("kind") == "sampled"
     return template.render(

@@ -32,6 +32,7 @@ from distill_data.reasoning import Split, final_answer
 from distill_data.records import PART_SCHEMA
 
 _LIGHT_COLUMNS = ["completion", "prompt_suffix", "finish_reason", "error", "error_detail", "mean_logprob"]
+_LABEL_COLUMNS = ["sampled_logprobs"]  # more, where the teacher classified
 _SELECTED_BY = ["mean_logprob", "has_reference", "final_answer"]
 
 
@@ -102,15 +103,20 @@ def _decided(job: Assembly, judging: Judging, seen: tuple[MeasureSample, Counter
     config = job.config
     wanted = measured_columns(config.filters)
     heavy = [name for name in PART_SCHEMA.names if name in wanted and name not in _LIGHT_COLUMNS]
-    part = job.store.read(rows.select(["part", "row"]), [*_LIGHT_COLUMNS, *heavy])
-    splits = split_part(part, job.split)
+    labels = _LABEL_COLUMNS if job.labelling is not None else []
+    part = job.store.read(rows.select(["part", "row"]), [*_LIGHT_COLUMNS, *labels, *heavy])
+    splits = _answers(job, rows, part)
     answers = [split.answer for split in splits]
     verdicts = judging.verdicts(rows, answers)
     outcome = _outcome(job, wanted, rows, part, splits).append_column("has_judge", judging.has_judge(rows))
     measures = measure_all(outcome, config.filters)
     seen[0].add(measures, len(rows))
     recitals = _recitals(job, part["completion"], seen[1])
-    reasons = _drop_reasons(outcome, verdicts, _contents(measures, recitals, config), config)
+    contents = _contents(measures, recitals, config)
+    if job.labelling is not None:
+        without = pa.array(job.labelling.content_free[rows["prompt_row"].to_numpy()])
+        contents = pc.if_else(without, "content_free", contents)
+    reasons = _drop_reasons(outcome, verdicts, contents, config)
     decided = rows.drop_columns(["content_digest", "error"])
     columns = {
         "score": verdicts["score"].cast(pa.float32()),
@@ -128,6 +134,14 @@ def _decided(job: Assembly, judging: Judging, seen: tuple[MeasureSample, Counter
     for name, column in columns.items():
         decided = decided.append_column(name, column)
     return decided
+
+
+def _answers(job: Assembly, rows: pa.Table, part: pa.Table) -> list[Split]:
+    """What every trace says, thinking apart; of a teacher that classified, the likeliest label."""
+    if job.labelling is None:
+        return split_part(part, job.split)
+    prompts = job.prompts.take(rows["prompt_row"].to_numpy())
+    return job.labelling.answers(job.labelling.probabilities(part, prompts))
 
 
 def _outcome(job: Assembly, wanted: set[str], rows: pa.Table, part: pa.Table, splits: list[Split]) -> pa.Table:

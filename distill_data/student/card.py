@@ -26,12 +26,16 @@ def write_student_card(plan: StudentPlan, folder: Path) -> None:
         lstrip_blocks=True,
         autoescape=False,
     )
-    card = environment.get_template("card.md.jinja").render(
+    card = environment.get_template(
+        "classifier_card.md.jinja" if plan.student.task == "classification" else "card.md.jinja"
+    ).render(
         name=plan.folder.name,
         base=_base(plan),
         teacher=public_model_name(plan.corpus.manifest.config["teacher"]["model"]),
         corpus=plan.corpus.reference,
+        labels=plan.corpus.labels,
         digest=plan.corpus.manifest.digest,
+        learns=plan.student.train.learns,
         loss={"objective": plan.student.train.loss.objective} | plan.student.train.loss.model_dump(),
         training=training,
     )
