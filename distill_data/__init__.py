@@ -8,6 +8,7 @@ identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 section        what a section of the config is
 license_config  licences as a hub writes them
 sampling_config  the section `sampling` of a source: what is sampled otherwise
+labels_config  the labels that a teacher chooses among
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
 compare_config  the section `compare`: the same student trained several ways
 judge_config   the section `judge`: which verifier scores answers, and how
@@ -29,10 +30,12 @@ records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are st
 compiled       how loops over arrays become machine code
 list_loops     those over the lists of soft labels
 soft_labels    select, pack and unpack a token's distribution; its tail
+label_distributions  distributions over labels, length-normalised and calibrated
 parquet        encodings, and files that appear whole or not at all
 reasoning      thinking and answer of a completion; the short final answer in an answer
 file_hash      hashes of big files, read once; the cache folder
 mapped         tables in files that are mapped into memory
+package_file   files in Python packages
 gguf           GGUF files, also in Python packages, as folders that transformers and vLLM load
 models         where a model reference points, and what a model adds to its teacher's id
 teacher_identity  who a config's teacher is, and the ingredients of its id

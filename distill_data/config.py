@@ -159,6 +159,27 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _labels_are_for_classifiers(self) -> Config:
+        task, mode = "" if self.student is None else self.student.task, self.teacher.mode
+        if task == "language_model" and mode == "classify":
+            raise ValueError(
+                "teacher.mode is classify, which no language model learns from: set student.task: classification"
+            )
+        if task == "classification" and mode != "classify":
+            raise ValueError(f"student.task is classification and teacher.mode {mode}: set teacher.mode: classify")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_no_text_to_filter(self) -> Config:
+        kept = Filters.model_fields
+        measured = [name for name in kept if getattr(self.filters, name) not in (None, False, kept[name].default)]
+        if measured and self.teacher.mode == "classify":
+            raise ValueError(
+                f"filters.{measured[0]} looks at what a teacher writes and teacher.mode is classify: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _text_prompts_have_no_roles(self) -> Config:
         for source in self.prompts:
             if self.teacher.prompt_format == "text" and isinstance(source, DatasetPrompts) and source.messages:
@@ -228,7 +249,7 @@ class Config(Section):
             judge = self.judge_of(source)
             if judge is None or not judge.needs_reference or not isinstance(source, DatasetPrompts):
                 continue
-            if source.reference is None:
+            if source.reference is None and source.reference_text is None:
                 raise ValueError(f"source {source.label!r} has no reference: column for the judge to compare with")
         return self
 

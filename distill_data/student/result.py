@@ -36,3 +36,26 @@ class EvaluationResult:
         """What training makes small: the KL, where ids differ `uld`, and without distributions the cross-entropy."""
         found = self.uld if self.kl is None else self.kl
         return self.cross_entropy if found is None else found
+
+
+@dataclass(frozen=True)
+class ClassifierResult:
+    """What a classifier is on `traces` held-out texts; `too_long` ones were left out because of max_length.
+
+    `kl` is KL(teacher || student) over labels, in nats, and `agreement` the share of texts where the same label is
+    likeliest to both. `accuracy`, `log_loss` (nats) and `calibration_error` (expected, of the likeliest label, in 10
+    bins) are against the right labels of the `judged` texts that have one; None where none has. `teacher_` ones are
+    the teacher's own.
+    """
+
+    traces: int
+    too_long: int
+    judged: int
+    kl: float
+    agreement: float
+    accuracy: float | None = None
+    log_loss: float | None = None
+    calibration_error: float | None = None
+    teacher_accuracy: float | None = None
+    teacher_log_loss: float | None = None
+    teacher_calibration_error: float | None = None

@@ -44,7 +44,9 @@ def prove(teacher: Teacher, job: TeacherJob) -> None:
     """One request of a few tokens: an engine that dies of it is broken, one that dies later may blame a prompt."""
     eos = [teacher.tokenizer.eos_token_id]
     sampling = job.teacher.sampling.model_copy(update={"max_tokens": 1})
-    teacher.add(Request("proof", eos, 0, sampling, eos if job.teacher.mode == "score" else None))
+    scored = eos if job.teacher.mode == "score" else None
+    labels = [eos] if job.teacher.mode == "classify" else None
+    teacher.add(Request("proof", eos, 0, sampling, scored, labels))
     while not teacher.step():
         pass
 

@@ -19,6 +19,7 @@ from distill_data.student.losses import tail_bucket_kl
 from distill_data.teacher_config import SoftLabelSelection
 from tests.benchmarks import (
     ceiling,
+    classification,
     deduplication,
     distillkit,
     distributions,
@@ -39,6 +40,7 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.stopwatch import Stopwatch
 from tests.benchmarks.workload import long_tailed_lengths
+from tests.pool.replay_job import InlinePool
 
 
 def published(folder: Path, name: str) -> dict[str, Any]:
@@ -74,6 +76,26 @@ def test_ceiling_replays_what_it_was_given() -> None:
     for completion in completions:
         assert (np.diff(completion.top_logprobs) <= 0).all()
         assert (np.exp(completion.top_logprobs).sum(axis=1) <= 1.0).all()
+
+
+def test_classification(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pos", "neg"):
+        lines = "\n".join(f"a review of a film that is {name}, number {number}" for number in range(30))
+        (tmp_path / f"{name}.txt").write_text(lines, encoding="utf-8")
+    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
+    size = ["--texts", "40", "--sizes", "6,12", "--seeds", "2", "--steps", "2", "--backend", "replay"]
+    where = ["--reviews", str(tmp_path), "--root", str(tmp_path / "root"), "--out", str(tmp_path / "out")]
+    classification.main([*size, *where, "--model", str(tiny_model)])
+    found = published(tmp_path / "out", "classification")
+    assert found["students"].keys() == classification.ARMS.keys()
+    for sizes in found["students"].values():
+        assert sizes.keys() == {"6", "12"}
+        for measures in sizes.values():
+            assert measures.keys() == classification.MEASURES.keys()
+            assert all(len(values) == 2 for values in measures.values())
+    soft, true = (found["students"][arm]["12"]["log_loss"] for arm in ("soft labels, as they are", "true labels"))
+    assert soft != true
+    assert found["teacher"]["plain"] != found["teacher"]["calibrated"]
 
 
 def write_completions(cache: Path, model: Path, tokens: int) -> None:
