@@ -39,7 +39,9 @@ TRAIN = {"steps": 60, "batch_size": 8, "learning_rate": 1e-2, "loss": {"cross_en
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Config:
     """labelled@v1: 40 texts, what the replay teacher says of them, and for every other text a right label."""
     root = tmp_path_factory.mktemp("labelled")
-    rows = [{"text": f"{number} " * (1 + number % 5), "right": LABELS[number % 3]} for number in range(40)]
+    rows: list[dict[str, str | None]] = [
+        {"text": f"{number} " * (1 + number % 5), "right": LABELS[number % 3]} for number in range(40)
+    ]
     for row in rows[1::2]:
         row["right"] = None
     (root / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
