@@ -20,7 +20,7 @@ from distill_data.keep_config import Keep, Mix
 from distill_data.prompt_config import DatasetPrompts, PromptSource
 from distill_data.publish_config import Publish
 from distill_data.schedule_config import Schedule
-from distill_data.section import Fraction, Section
+from distill_data.section import Fraction, Section, require_own_labels
 from distill_data.student_config import Student
 from distill_data.teacher_config import Sampling, Teacher
 
@@ -110,9 +110,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _source_names_are_unique(self) -> Config:
-        labels = [source.label for source in self.prompts]
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"two prompt sources are named {twice[0]!r}: give one of them another name:")
+        require_own_labels([source.label for source in self.prompts], "prompt sources")
         return self
 
     @model_validator(mode="after")

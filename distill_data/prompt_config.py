@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from distill_data.judge_config import Judge
+from distill_data.license_config import License
 from distill_data.sampling_config import SamplingOverrides
 from distill_data.section import Mode, Options, Section
 
@@ -15,6 +16,7 @@ from distill_data.section import Mode, Options, Section
 _UNLESS_NONE = Field(exclude_if=lambda value: value is None)
 SourceJudge = Annotated[Judge | None, _UNLESS_NONE]
 SystemPrompt = Annotated[str | None, _UNLESS_NONE]
+SourceLicense = Annotated[License | None, _UNLESS_NONE]
 
 
 class ReasoningGymPrompts(Section):
@@ -38,6 +40,8 @@ class ReasoningGymPrompts(Section):
     """System message of these prompts, in place of `teacher.system_prompt`; a prompt that brings one keeps its own."""
     judge: SourceJudge = None
     """What scores the answers to these prompts, in place of the config's `judge`."""
+    license: SourceLicense = None
+    """Licence of these prompts, as the hub writes it: `mit`, `cc-by-4.0`, …; the dataset card names it."""
 
     @property
     def label(self) -> str:
@@ -83,6 +87,8 @@ class DatasetPrompts(Section):
     """System message of these prompts, in place of `teacher.system_prompt`; a prompt that brings one keeps its own."""
     judge: SourceJudge = None
     """What scores the answers to these prompts, in place of the config's `judge`."""
+    license: SourceLicense = None
+    """Licence of these prompts, as the hub writes it: `mit`, `cc-by-4.0`, …; the dataset card names it."""
 
     @model_validator(mode="after")
     def _exactly_one_prompt_column(self) -> DatasetPrompts:

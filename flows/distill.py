@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from distill_data.build import BuildPause, is_promoted
+from distill_data.build_report import BuildPause, is_promoted
 from distill_data.config import Config
-from distill_data.report import RunReport
+from distill_data.report.run import RunReport
 from distill_data.teachers.generation import NO_BUDGET, Budget
 from flows.build import build_corpus
 from flows.publish import publish_corpus

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from distill_data.config import Config
 from distill_data.corpus.read import open_corpus
 from distill_data.progress import display
-from distill_data.report import student_summary
+from distill_data.report.student import student_summary
 from distill_data.student.job import StudentPlan, StudentReport, evaluate, plan_student, report_student, train
 from flows.reporting import name_run, publish_summary
 

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from distill_data.errors import TraceStoreError, reason_of
 from distill_data.identity import digest
-from distill_data.parquet import place
+from distill_data.parquet import METADATA_KEY, place
+from distill_data.records import SCHEMA_VERSION
 
 VERDICT_SCHEMA = pa.schema([("key", pa.string()), ("score", pa.float64()), ("error", pa.string())])
 _ID_LENGTH = 16
@@ -71,7 +72,8 @@ class VerdictStore:
             TraceStoreError: the folder cannot be written.
         """
         sink = pa.BufferOutputStream()
-        pq.write_table(verdicts, sink, compression="zstd", write_page_checksum=True)
+        facts = {METADATA_KEY: json.dumps({"schema_version": SCHEMA_VERSION})}
+        pq.write_table(verdicts.replace_schema_metadata(facts), sink, compression="zstd", write_page_checksum=True)
         data = sink.getvalue()
         name = f"part-{hashlib.sha256(data).hexdigest()[:32]}.parquet"
         try:
@@ -96,8 +98,15 @@ def _beginnings(keys: pa.Array) -> np.ndarray:
 
 def _read(part: Path) -> pa.Table:
     try:
-        return pq.read_table(part, schema=VERDICT_SCHEMA, page_checksum_verification=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        with pq.ParquetFile(part, page_checksum_verification=True) as reader:
+            facts = json.loads((reader.metadata.metadata or {}).get(METADATA_KEY, b"{}"))  # the first parts had none
+            if (version := facts.get("schema_version", SCHEMA_VERSION)) > SCHEMA_VERSION:
+                raise TraceStoreError(
+                    f"{part} has schema version {version} and this distill-data reads up to {SCHEMA_VERSION}: upgrade "
+                    "distill-data"
+                )
+            return reader.read().select(VERDICT_SCHEMA.names).cast(VERDICT_SCHEMA)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise TraceStoreError(
             f"{part} is damaged ({reason_of(error)}): delete it, and what it held is judged again"
         ) from error
