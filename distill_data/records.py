@@ -212,7 +212,7 @@ def table_to_prompts(table: pa.Table) -> list[Prompt]:
             row["reference"],
             json.loads(row["metadata"]),
             row.get("completion"),
-            json.loads(row.get("sampling") or "null"),
+            None if row.get("sampling") is None else json.loads(row["sampling"]),
             row.get("completion_token_ids"),
             bool(row.get("completion_cut")),
         )

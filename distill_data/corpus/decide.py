@@ -146,7 +146,6 @@ def _answers(job: Assembly, rows: pa.Table, part: pa.Table) -> list[Split]:
 def _outcome(job: Assembly, rows: pa.Table, part: pa.Table, splits: list[Split]) -> pa.Table:
     """What the filters look at: the part's own columns, the split text, the prompt and measures of labels if wanted."""
     outcome = part.append_column("thinking_finished", pa.array([split.finished for split in splits], pa.bool_()))
-    outcome = outcome.append_column("thinking", pa.array([split.thinking for split in splits], pa.string()))
     outcome = outcome.append_column("answer", pa.array([split.answer for split in splits], pa.string()))
     outcome = outcome.append_column("completion_tokens", rows["completion_tokens"])
     if "prompt" in measured_columns(job.config.filters):

@@ -1,4 +1,7 @@
-"""A small hub on loopback that speaks the Hub's HTTP API for datasets, with faults that a test asks for."""
+"""A small hub on loopback that speaks the Hub's HTTP API for datasets, with faults that a test asks for.
+
+Of models, too, it tells and gives what it has.
+"""
 
 from __future__ import annotations
 
@@ -440,7 +443,7 @@ def resolve(on: Handler, body: bytes, query: Any, repo: str, revision: str, path
     return 206, {**headers, "Content-Range": f"bytes {first}-{last}/{size}"}, file.content[first : last + 1]
 
 
-_API = r"/api/datasets/(?P<repo>[^/]+/[^/]+)"
+_API = r"/api/(?:datasets|models)/(?P<repo>[^/]+/[^/]+)"
 _REVISION = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [
     (("POST",), "/api/repos/create", create_repo),
@@ -459,5 +462,5 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [
     (("POST",), r"/datasets/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", lfs_batch),
     (("PUT",), "/lfs/(?P<oid>[0-9a-f]{64})", lfs_put),
     (("POST",), "/verify", lfs_verify),
-    (("GET", "HEAD"), f"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<path>.+)", resolve),
+    (("GET", "HEAD"), f"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<path>.+)", resolve),
 ]
