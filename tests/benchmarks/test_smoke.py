@@ -36,6 +36,7 @@ from tests.benchmarks import (
     report,
     republish,
     soft_labels,
+    tried_chunks,
     tried_layouts,
 )
 from tests.benchmarks.stopwatch import Stopwatch
@@ -263,6 +264,15 @@ def test_republish(tmp_path: Path) -> None:
     assert [version["rows"] for version in found["versions"]] == [404, 440, 396, 396, 396]
     assert all(version["new_bytes"] > 0.2 * version["changed_bytes"] for version in found["versions"])
     assert all(version["new_bytes"] < 0.9 * version["bytes"] for version in found["versions"])  # the rest was there
+
+
+def test_tried_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tried_chunks, "TRIED", [tried_chunks.AS_IT_IS, tried_chunks.Limits(1 << 14, 1 << 18, -2)])
+    tried_chunks.main(["--tokens", "200000", "--out", str(tmp_path)])
+    found = {(one["limits"], one["tokens"]): one for one in published(tmp_path, "tried_chunks")["found"]}
+    assert len(found) == 4 and all(0 < one["new_share"] < 1 and one["ratio"] > 0 for one in found.values())
+    usual, tried = (found[one.name, 4000] for one in tried_chunks.TRIED)
+    assert tried["pages"] > usual["pages"] and tried["new_share"] < usual["new_share"]
 
 
 def test_kills_figures(tmp_path: Path) -> None:
