@@ -6,6 +6,7 @@ The modules in reading order, low to high; a module imports only what stands abo
 errors         every error that a user can meet, and its exit code
 identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 section        what a section of the config is
+license_config  licences as a hub writes them
 sampling_config  the section `sampling` of a source: what is sampled otherwise
 labels_config  the labels that a teacher chooses among
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
@@ -17,12 +18,14 @@ gates_config   the section `gates`: what a version must be like to be promoted
 schedule_config  the section `schedule`: when a config is run by itself
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
-student_config  the section `student`: who learns, and what is minimised
 publish_config  the section `publish`: where versions go
+student_config  the section `student`: who learns, and what is minimised
+rounds_config  the section `rounds`: how the student learns from its own answers
 config         the config tree: every key, its type, default and meaning
 config_problems  what is wrong with a config, in one phrase each
 config_file    how YAML and `--set` become a config
 reference      README's configuration reference, made from the config classes
+templates      how the templates beside the code become pages and cards
 records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are stored in
 compiled       how loops over arrays become machine code
 list_loops     those over the lists of soft labels
@@ -60,12 +63,14 @@ comparison     what students learn with and without distributions, and in how ma
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
 judging_build  the step in which models judge
+build_report   a build's figures, and whether its version is promoted
+rounds         the on-policy loop: the student answers, the teacher scores, the student trains on
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs
 interrupt      Ctrl-C: commit, then leave
-report         what a finished command tells a person
-cli            the command line: commands on jobs, on corpora; what they say
+report         what a finished command tells a person, as text: a module for each thing that is told
+cli            the command line: commands on jobs, on corpora
 
 The Prefect flows around these stand in the package `flows`. Public names are loaded on first use, so that
 `import distill_data` stays light.

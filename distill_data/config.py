@@ -19,14 +19,15 @@ from distill_data.judge_config import Judge
 from distill_data.keep_config import Keep, Mix
 from distill_data.prompt_config import DatasetPrompts, PromptSource
 from distill_data.publish_config import Publish
+from distill_data.rounds_config import Rounds
 from distill_data.schedule_config import Schedule
-from distill_data.section import Fraction, Section
+from distill_data.section import Fraction, Section, require_own_labels
 from distill_data.student_config import Student
 from distill_data.teacher_config import Sampling, Teacher
 
 _UNLESS_DEFAULT = Field(exclude_if=lambda section: section.is_default)
 _UNLESS_LEFT_OUT = Field(exclude_if=lambda section: section is None)
-NOT_OF_A_VERSION = frozenset({"root", "gates", "schedule"})
+NOT_OF_A_VERSION = frozenset({"root", "gates", "rounds", "schedule"})
 """Keys that say what happens around a version: no manifest has them, and changing them gives no new version. Where a
 version is published is no part of its digest either, and in its manifest for `distill-data publish` to read."""
 CORPUS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
@@ -85,6 +86,8 @@ class Config(Section):
     """What a version must be like to be promoted; left out: every version is."""
     student: Student | None = None
     """Who learns."""
+    rounds: Annotated[Rounds | None, _UNLESS_LEFT_OUT] = None
+    """How often the student then learns from its own answers, scored by the teacher; a number says only how often."""
     publish: Annotated[Publish | None, _UNLESS_LEFT_OUT] = None
     """Where versions are published."""
     compare: Annotated[Compare, _UNLESS_DEFAULT] = Compare()
@@ -110,20 +113,19 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _source_names_are_unique(self) -> Config:
-        labels = [source.label for source in self.prompts]
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"two prompt sources are named {twice[0]!r}: give one of them another name:")
+        require_own_labels([source.label for source in self.prompts], "prompt sources")
         return self
 
     @model_validator(mode="after")
     def _greedy_sources_have_one_sample(self) -> Config:
         for source in self.prompts:
-            sampling = self.sampling_of(source)
-            if sampling.temperature == 0.0 and sampling.samples > 1:
-                raise ValueError(
-                    f"source {source.label!r} is sampled at temperature {sampling.temperature:g}, which gives the same "
-                    f"trace {sampling.samples} times: give it sampling: {{samples: 1}} or raise its temperature"
-                )
+            for sampling in self._samplings_of(source):
+                if sampling.temperature == 0.0 and sampling.samples > 1:
+                    raise ValueError(
+                        f"source {source.label!r} is sampled at temperature {sampling.temperature:g}, which gives the "
+                        f"same trace {sampling.samples} times: give it sampling: {{samples: 1}} or raise its "
+                        "temperature"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -163,6 +165,18 @@ class Config(Section):
             raise ValueError(
                 f"filters.{measured[0]} looks at what a teacher writes and teacher.mode is classify: leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_can_be_played(self) -> Config:
+        if self.rounds is None:
+            return self
+        if (problem := self.rounds.why_not(self.teacher, self.student)) is not None:
+            raise ValueError(f"rounds: {problem}")
+        if self.validation.fraction == 0.0:
+            raise ValueError("rounds: are measured on held-out rows, and validation.fraction is 0: set it above 0")
+        if not CORPUS_NAME.fullmatch(f"{self.name}-rounds"):
+            raise ValueError(f"rounds: are versions of a corpus {self.name}-rounds, which is too long: shorten name:")
         return self
 
     @model_validator(mode="after")
@@ -256,5 +270,10 @@ class Config(Section):
 
     def sampling_of(self, source: PromptSource) -> Sampling:
         """How a source's prompts are sampled."""
+        return self._samplings_of(source)[0]
+
+    def _samplings_of(self, source: PromptSource) -> list[Sampling]:
+        """How the teacher samples a source's prompts, and in rounds the student."""
         overrides = source.sampling.model_dump(exclude_none=True) if source.sampling else None
-        return self.teacher.sampling.with_overrides(overrides)
+        given = [self.teacher.sampling, *([] if self.rounds is None else [self.rounds.sampling])]
+        return [sampling.with_overrides(overrides) for sampling in given]

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from distill_data.section import Section
+from distill_data.section import Section, require_own_labels
 
 CORPUS_VERSION = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}@(v[1-9][0-9]*|(?!v[0-9]*\Z)[A-Za-z][A-Za-z0-9_.-]{0,63})"  # a version, or a tag
@@ -123,9 +123,7 @@ class Decontaminate(_OnlyWhatIsSet):
 
     @model_validator(mode="after")
     def _benchmarks_have_names_of_their_own(self) -> Decontaminate:
-        labels = [benchmark.label for benchmark in self.benchmarks]
-        if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"two benchmarks are named {twice[0]!r}: give one of them another name:")
+        require_own_labels([benchmark.label for benchmark in self.benchmarks], "benchmarks")
         return self
 
     @model_validator(mode="after")

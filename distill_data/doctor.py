@@ -17,6 +17,7 @@ from distill_data.judge_config import LlmJudge
 from distill_data.judging import example_answers, judging_job, judging_prompts
 from distill_data.models import load_tokenizer
 from distill_data.prompts import PromptSet
+from distill_data.publish import check_rights
 from distill_data.records import Prompt, table_to_prompts
 from distill_data.screening import prompts_of
 from distill_data.student.check import check_student
@@ -63,6 +64,8 @@ def examine(settings: Config) -> list[Check]:
                 str,
             )
     _run(checks, "disk", lambda: check_disk(plan), str)
+    if (to := settings.publish) is not None:
+        _run(checks, "publish", lambda: check_rights(to), str)
     return checks
 
 

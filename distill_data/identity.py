@@ -28,16 +28,21 @@ def digest(value: Any) -> str:
 
 
 def prompt_id(
-    messages: list[dict[str, str]], completion: str | None = None, sampling: Mapping[str, Any] | None = None
+    messages: list[dict[str, str]],
+    completion: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    completion_token_ids: list[int] | None = None,
 ) -> str:
     """Id of a prompt: what the teacher is asked, byte for byte; references and metadata do not change it.
 
-    Where there are any, the completion to score and what the source overrides of the teacher's sampling count too.
+    Where there are any, the completion to score, its token ids, and what the source overrides of the teacher's sampling
+    count too.
     """
     asked = [[message["role"], message["content"]] for message in messages]
     if completion is None and sampling is None:
         return digest(asked)[:PROMPT_ID_LENGTH]
-    return digest({"messages": asked, "completion": completion, "sampling": sampling})[:PROMPT_ID_LENGTH]
+    more = {} if completion_token_ids is None else {"completion_token_ids": completion_token_ids}
+    return digest({"messages": asked, "completion": completion, "sampling": sampling, **more})[:PROMPT_ID_LENGTH]
 
 
 def teacher_id(ingredients: Mapping[str, Any]) -> str:

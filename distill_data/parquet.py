@@ -48,18 +48,23 @@ def encode(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def place(data: pa.Buffer | bytes, target: Path) -> None:
-    """Put a whole file at `target`: temporary name, fsync, rename, fsync of the folder. Never half a file."""
+def place(data: pa.Buffer | bytes, target: Path, *, durable: bool = True) -> None:
+    """Put a whole file at `target`: temporary name, fsync, rename, fsync of the folder. Never half a file.
+
+    What is not `durable` can be made again, and may be gone, or empty, after a power failure.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(target.parent)
+    if durable:
+        sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """One part as a file: how it is encoded, and how it is read so that no damage passes for what was written.
 
-The name is the hash of all bytes, checked whenever rows are read. Planning reads only the index columns of every part:
-Parquet's checksums cover their pages, and hashes of their values in the file's metadata cover what the footer says.
+The name is the hash of all bytes, checked whenever whole rows are read. Where only some columns are, nothing else of
+the file is: Parquet's checksums cover their pages. Planning reads the index columns of every part that way, and hashes
+of their values in the file's metadata cover what the footer says.
 """
 
 # pyarrow.compute makes its functions at import, where pyright cannot see them.
@@ -55,6 +56,19 @@ def read_index(file: Path) -> pa.Table:
             if name in INDEX_COLUMNS and _values_hash(table[name]) != expected:
                 raise ValueError(f"{name} does not match its hash in the metadata")
     return table
+
+
+def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a part, in file order, without reading the rest of it: a fraction where they hold no soft labels.
+
+    Raises:
+        TraceStoreError: as for `read_index`.
+    """
+    with _readable(file), pq.ParquetFile(file, page_checksum_verification=True) as reader:
+        has_checksums = "sha256" in _check_format(file, reader, columns)
+        if has_checksums:
+            return reader.read(columns=list(columns)).select(columns).replace_schema_metadata(None)
+    return open_part(file).read(list(columns)).select(columns).replace_schema_metadata(None)
 
 
 def open_part(file: Path) -> pq.ParquetFile:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from distill_data.judge_config import Judge
+from distill_data.license_config import License
 from distill_data.sampling_config import SamplingOverrides
 from distill_data.section import Mode, Options, Section
 
@@ -16,6 +17,7 @@ _UNLESS_NONE = Field(exclude_if=lambda value: value is None)
 SourceJudge = Annotated[Judge | None, _UNLESS_NONE]
 _SAMPLES_NOTHING = "has sampling:, and nothing is sampled: leave it out"
 SystemPrompt = Annotated[str | None, _UNLESS_NONE]
+SourceLicense = Annotated[License | None, _UNLESS_NONE]
 
 
 class ReasoningGymPrompts(Section):
@@ -39,6 +41,8 @@ class ReasoningGymPrompts(Section):
     """System message of these prompts, in place of `teacher.system_prompt`; a prompt that brings one keeps its own."""
     judge: SourceJudge = None
     """What scores the answers to these prompts, in place of the config's `judge`."""
+    license: SourceLicense = None
+    """Licence of these prompts, as the hub writes it: `mit`, `cc-by-4.0`, …; the dataset card names it."""
 
     @property
     def label(self) -> str:
@@ -89,6 +93,8 @@ class DatasetPrompts(Section):
     """System message of these prompts, in place of `teacher.system_prompt`; a prompt that brings one keeps its own."""
     judge: SourceJudge = None
     """What scores the answers to these prompts, in place of the config's `judge`."""
+    license: SourceLicense = None
+    """Licence of these prompts, as the hub writes it: `mit`, `cc-by-4.0`, …; the dataset card names it."""
 
     @model_validator(mode="after")
     def _exactly_one_prompt_column(self) -> DatasetPrompts:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
+from distill_data.license_config import License
 from distill_data.section import Section
 
 HUB = "hf://"
 _REPO_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{16,}|AKIA[0-9A-Z]{16}|api_org_[A-Za-z0-9]{16,}")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _FROM_ENVIRONMENT = "take it out; tokens come from the environment (HF_TOKEN) or from `hf auth login`"
 
 
@@ -28,9 +27,9 @@ class Publish(Section):
     """Of a hub repository that is made: only its owner sees it. A public one that is there already is refused."""
     endpoint: str | None = None
     """Another hub than the one that `HF_ENDPOINT` or huggingface_hub names."""
-    license: Annotated[str, Field(max_length=64)] = "other"
-    """Licence of the data on its card, as the hub writes it: `apache-2.0`, `cc-by-4.0`, … Prompts and teacher have
-    licences of their own."""
+    license: License | None = None
+    """Licence of the data on its card, as the hub writes it: `apache-2.0`, `cc-by-4.0`, … When left out, that of the
+    prompt sources if they all name the same, else `other`. The teacher has a licence of its own."""
 
     @field_validator("to")
     @classmethod
@@ -47,15 +46,6 @@ class Publish(Section):
         if urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).netloc:
             raise ValueError(f"{endpoint!r} is no address of a hub: write https://HOST")
         return endpoint.rstrip("/")
-
-    @field_validator("license")
-    @classmethod
-    def _license_is_an_id(cls, license: str) -> str:
-        if not _LICENSE.fullmatch(license):
-            raise ValueError(
-                f"{license!r} is no licence id of the hub: write for example apache-2.0, cc-by-4.0 or other"
-            )
-        return license
 
     @model_validator(mode="after")
     def _only_hubs_have_rights(self) -> Publish:

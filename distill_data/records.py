@@ -24,7 +24,9 @@ class Prompt:
 
     `messages` are `{role, content}`; `reference` is the right answer where there is one; `source` is the
     label of the prompt source; `metadata` is free (JSON's own kinds only). `completion` is what a teacher in mode
-    `score` scores; `sampling` is what the source overrides of the teacher's sampling, without `samples`.
+    `score` scores; where a model wrote it, `completion_token_ids` are the ids that it wrote, and `completion_cut` says
+    that it was cut before its end. `sampling` is what the source overrides of the teacher's sampling, without
+    `samples`.
     """
 
     messages: list[Message]
@@ -33,6 +35,8 @@ class Prompt:
     metadata: dict[str, Any] = field(default_factory=dict)
     completion: str | None = None
     sampling: dict[str, Any] | None = None
+    completion_token_ids: list[int] | None = None
+    completion_cut: bool = False
 
     @cached_property
     def group_id(self) -> str:
@@ -41,10 +45,10 @@ class Prompt:
 
     @property
     def prompt_id(self) -> str:
-        """Hash of the messages and, where they are set, of `completion` and `sampling`."""
+        """Hash of the messages and, where they are set, of `completion`, its ids and `sampling`."""
         if self.completion is None and self.sampling is None:
             return self.group_id
-        return prompt_id(self.messages, self.completion, self.sampling)
+        return prompt_id(self.messages, self.completion, self.sampling, self.completion_token_ids)
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ PROMPT_SCHEMA = pa.schema(
         ("completion", pa.string()),  # to be scored
         ("sampling", pa.string()),  # JSON of what the source overrides
         ("group_id", pa.string()),  # of the messages alone
+        ("completion_token_ids", pa.list_(pa.int32())),
+        ("completion_cut", pa.bool_()),
     ]
 )
 
@@ -189,6 +195,8 @@ def prompts_to_table(prompts: Iterable[Prompt]) -> pa.Table:
             "completion": prompt.completion,
             "sampling": None if prompt.sampling is None else json.dumps(prompt.sampling, sort_keys=True),
             "group_id": prompt.group_id,
+            "completion_token_ids": prompt.completion_token_ids,
+            "completion_cut": prompt.completion_cut,
         }
         for prompt in prompts
     ]
@@ -196,7 +204,7 @@ def prompts_to_table(prompts: Iterable[Prompt]) -> pa.Table:
 
 
 def table_to_prompts(table: pa.Table) -> list[Prompt]:
-    """The prompts of a table of PROMPT_SCHEMA, or of one saved when it had no `completion` and no `sampling`."""
+    """The prompts of a table of PROMPT_SCHEMA, or of one saved when it had no `completion`, `sampling` and ids."""
     return [
         Prompt(
             row["messages"],
@@ -205,6 +213,8 @@ def table_to_prompts(table: pa.Table) -> list[Prompt]:
             json.loads(row["metadata"]),
             row.get("completion"),
             json.loads(row.get("sampling") or "null"),
+            row.get("completion_token_ids"),
+            bool(row.get("completion_cut")),
         )
         for row in table.to_pylist()
     ]

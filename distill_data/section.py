@@ -49,3 +49,9 @@ def tag_of(section: type[Section]) -> str | None:
     """What tells one section of a union from the others: the only value that its first key can have."""
     values = get_args(next(iter(section.model_fields.values())).annotation)
     return values[0] if len(values) == 1 and isinstance(values[0], str) else None
+
+
+def require_own_labels(labels: list[str], what: str) -> None:
+    """Raise ValueError if two of a list's sections, which are `what`, have one label."""
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(f"two {what} are named {twice[0]!r}: give one of them another name:")

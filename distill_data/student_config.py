@@ -155,7 +155,7 @@ class Train(Section):
     steps: PositiveInt = 100
     """Optimizer steps."""
     batch_size: PositiveInt = 8
-    """Traces per step and device."""
+    """Traces per batch. Processes of `accelerate launch` share a step's batches: their number changes no student."""
     batching: Batching = "padded"
     """`padded`: to the longest trace of a batch. `length_grouped`: the same, with traces of about the same length in a
     batch. `packed`: end to end without padding; refused for models whose attention would cross from trace to trace."""

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from distill_data.errors import TraceStoreError, reason_of
 from distill_data.identity import sealed, unsealed
 from distill_data.parquet import place
-from distill_data.part_file import encode_part, is_part, open_part, read_index
+from distill_data.part_file import encode_part, is_part, open_part, read_columns, read_index
 from distill_data.records import PART_SCHEMA, Trace
 from distill_data.trace_index import INDEX_SCHEMA, without_duplicates
 from distill_data.trace_table import traces_to_table
@@ -55,6 +55,7 @@ class TraceStore:
         self.teacher_id = teacher_id
         self.folder = Path(root) / "traces" / teacher_id
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._columns: OrderedDict[tuple[str, ...], pa.Table] = OrderedDict()
 
     def describe(self, teacher: dict[str, Any]) -> None:
         """Write teacher.json, the readable ingredients of the id, where none can be read.
@@ -158,7 +159,7 @@ class TraceStore:
         """The traces at `locations` (columns `part`, `row`), in that order: PART_SCHEMA, or only some columns of it.
 
         Raises:
-            TraceStoreError: a part is missing or its bytes do not match its name.
+            TraceStoreError: a part is missing, or its bytes do not match its name (of some columns: their checksums).
         """
         parts = locations["part"].combine_chunks()
         rows = locations["row"].to_numpy()
@@ -166,12 +167,27 @@ class TraceStore:
         pieces, positions = [], []
         for number in np.unique(which):
             wanted = np.flatnonzero(which == number)
-            part = self._part(parts.dictionary[int(number)].as_py()).read(columns)
+            name = parts.dictionary[int(number)].as_py()
+            part = self._part(name).read() if columns is None else self.columns_of(name, columns)
             pieces.append(_rows_at(part, rows[wanted]))
             positions.append(wanted)
         if not pieces:
             return PART_SCHEMA.empty_table().select(columns or PART_SCHEMA.names)
         return _rows_at(pa.concat_tables(pieces), np.argsort(np.concatenate(positions)))
+
+    def columns_of(self, name: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a whole part, in file order; the last few parts' are kept.
+
+        Raises:
+            TraceStoreError: the part is missing or damaged.
+        """
+        key = (name, *columns)
+        if key not in self._columns:
+            self._columns[key] = read_columns(self.folder / name, columns)
+        self._columns.move_to_end(key)
+        if len(self._columns) > _OPEN_PARTS:
+            self._columns.popitem(last=False)
+        return self._columns[key]
 
     def _place(self, data: pa.Buffer | bytes, target: Path) -> None:
         try:

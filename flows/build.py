@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from distill_data.build import BuildPause, BuildReport, existing_version, report_build, report_pause
+from distill_data.build import existing_version
+from distill_data.build_report import BuildPause, BuildReport, report_build, report_pause
 from distill_data.config import Config
 from distill_data.errors import GateError
 from distill_data.judging import model_judges

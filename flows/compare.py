@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from prefect import flow
 
-from distill_data.build import BuildPause
+from distill_data.build_report import BuildPause
 from distill_data.comparison.arms import trainings
 from distill_data.comparison.findings import Comparison, findings, write_findings
 from distill_data.comparison.page import write_comparison_page
 from distill_data.config import Config
 from distill_data.corpus.read import open_corpus
 from distill_data.progress import display
-from distill_data.report import comparison_summary
+from distill_data.report.comparison import comparison_summary
 from flows.build import build_corpus
 from flows.reporting import name_run, publish_summary
 from flows.train import train_task

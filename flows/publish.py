@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from distill_data.progress import display
 from distill_data.publish import PublishReport, publish_version
 from distill_data.publish_config import Publish
-from distill_data.report import publish_summary as summary_of
+from distill_data.report.files import publish_summary as summary_of
 from flows.reporting import artifact_key, link_to, name_run, publish_summary
 
 

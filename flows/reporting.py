@@ -19,9 +19,10 @@ from prefect.client.orchestration import get_client
 from prefect.logging import get_logger
 from prefect.runtime import flow_run
 
-from distill_data.build import BuildReport
+from distill_data.build_report import BuildReport
 from distill_data.corpus.manifest import Manifest
-from distill_data.report import build_summary, funnel
+from distill_data.report.build import build_summary
+from distill_data.report.version import funnel
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from prefect import flow, tags
 from prefect.states import Completed
 
 from distill_data.config_file import load_config
-from distill_data.report import one_line
+from distill_data.report.run import one_line
 from flows.distill import distill
 from flows.reporting import name_run
 

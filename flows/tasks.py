@@ -8,14 +8,8 @@ from uuid import UUID
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from distill_data.build import (
-    BuildPlan,
-    BuildReport,
-    assemble_version,
-    generate_missing,
-    plan_build,
-    promote_version,
-)
+from distill_data.build import BuildPlan, assemble_version, generate_missing, plan_build
+from distill_data.build_report import BuildReport, promote_version
 from distill_data.config import Config
 from distill_data.corpus.assemble import AssemblyProgress
 from distill_data.corpus.manifest import Manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -39,7 +40,7 @@ def report(reference: Reference, out: ReportFile = None, root: Root = "./data", 
     from distill_data.corpus.read import open_corpus
     from distill_data.page import write_page
     from distill_data.page.texts import teacher_decoder
-    from distill_data.report import page_summary
+    from distill_data.report.files import page_summary
 
     corpus = open_corpus(reference, root)
     path = out or Path(root) / "reports" / f"{corpus.name}-v{corpus.version}.html"
@@ -61,7 +62,7 @@ def publish(
     prepare(verbose=False)
     from distill_data.progress import shown_on_stderr
     from distill_data.publish import destination_of, publish_version
-    from distill_data.report import publish_summary
+    from distill_data.report.files import publish_summary
 
     destination = destination_of(reference, root) if to is None else to
     with shown_on_stderr() as screen:
@@ -73,7 +74,7 @@ def publish(
 def corpus_list(root: Root = "./data", as_json: AsJson = False) -> None:
     """List corpora, their versions and tags."""
     from distill_data.corpus.versions import list_corpora, list_tags, list_versions
-    from distill_data.report import CorpusListing, corpora_summary
+    from distill_data.report.version import CorpusListing, corpora_summary
 
     corpora = {name: CorpusListing(list_versions(root, name), list_tags(root, name)) for name in list_corpora(root)}
     show(corpora, as_json, corpora_summary)
@@ -83,7 +84,7 @@ def corpus_list(root: Root = "./data", as_json: AsJson = False) -> None:
 def corpus_show(reference: Reference, root: Root = "./data", as_json: AsJson = False) -> None:
     """Show a version's counts, statistics and one abridged row."""
     from distill_data.corpus.read import open_corpus
-    from distill_data.report import corpus_summary
+    from distill_data.report.version import corpus_summary
 
     corpus = open_corpus(reference, root)
     show(corpus.manifest, as_json, lambda _: corpus_summary(corpus))
@@ -97,7 +98,7 @@ def corpus_verify(reference: Reference, root: Root = "./data", as_json: AsJson =
     from distill_data.corpus.texts import text_problems
     from distill_data.corpus.tokenizer import version_tokenizer
     from distill_data.errors import ModelError
-    from distill_data.report import verification_summary
+    from distill_data.report.version import verification_summary
 
     corpus = open_corpus(reference, root)
     problems, left_out = verify_corpus(corpus), None
@@ -121,22 +122,22 @@ def corpus_diff(
     as_json: AsJson = False,
 ) -> None:
     """Say what changed from one version to another, and why."""
-    from distill_data.cli.version_texts import diff_summary
-    from distill_data.corpus.diff import diff_versions, row_changes
+    from distill_data.corpus.diff import changed_rows, diff_versions
     from distill_data.corpus.read import open_corpus
+    from distill_data.report.history import diff_summary
 
-    old, new = open_corpus(before, root), open_corpus(after, root)
-    found = diff_versions(old, new)
-    changed = [row for row in row_changes(old, new).to_pylist() if row["change"] != "stayed"] if rows else None
+    changed: list[dict[str, Any]] | None = [] if rows else None
+    see = (lambda piece: None) if changed is None else (lambda piece: changed.extend(changed_rows(piece)))
+    found = diff_versions(open_corpus(before, root), open_corpus(after, root), see)
     show({"diff": found, "rows": changed}, as_json, lambda _: diff_summary(found, changed))
 
 
 @corpus_app.command("lineage")
 def corpus_lineage(reference: Reference, trace: TraceId, root: Root = "./data", as_json: AsJson = False) -> None:
     """Walk from one row back to its file, its part, its prompt's source, its teacher and its verdict."""
-    from distill_data.cli.version_texts import lineage_summary
     from distill_data.corpus.lineage import lineage
     from distill_data.corpus.read import open_corpus
+    from distill_data.report.history import lineage_summary
 
     show(lineage(open_corpus(reference, root), trace, root), as_json, lineage_summary)
 
@@ -151,8 +152,8 @@ def corpus_gc(
     as_json: AsJson = False,
 ) -> None:
     """Free trace parts that no kept version needs, after showing them; versions are never touched."""
-    from distill_data.cli.version_texts import gc_summary
     from distill_data.corpus.gc import free_parts, plan_gc
+    from distill_data.report.history import gc_summary
 
     plan = plan_gc(root, keep, unused=unused)
     if plan.free and not dry_run and (yes or (not as_json and _confirmed(gc_summary(plan)))):
@@ -177,7 +178,7 @@ def corpus_export(
     """Write a version as files that another trainer reads, with what its config needs."""
     from distill_data.corpus.read import open_corpus
     from distill_data.export import export_corpus, export_folder
-    from distill_data.report import export_summary
+    from distill_data.report.files import export_summary
 
     corpus = open_corpus(reference, root)
     report = export_corpus(corpus, format_, out or export_folder(root, corpus, format_), split)
@@ -190,7 +191,7 @@ def corpus_tag(
 ) -> None:
     """Let a tag name a version, or remove it; no build moves it back to a version that is there now."""
     from distill_data.corpus.tagging import remove_tag, tag_version
-    from distill_data.report import tag_summary
+    from distill_data.report.version import tag_summary
 
     show((remove_tag if remove else tag_version)(root, reference, tag), as_json, tag_summary)
 
@@ -199,6 +200,6 @@ def corpus_tag(
 def corpus_rollback(name: CorpusName, tag: TagName = "stable", root: Root = "./data", as_json: AsJson = False) -> None:
     """Let a tag name the version that it named before."""
     from distill_data.corpus.tagging import roll_back
-    from distill_data.report import tag_summary
+    from distill_data.report.version import tag_summary
 
     show(roll_back(root, name, tag), as_json, tag_summary)

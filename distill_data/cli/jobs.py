@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +38,25 @@ def run(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Build the corpus, train the student, evaluate it: whatever the config asks for."""
+    """Build the corpus, train the student, evaluate it, play rounds: whatever the config asks for."""
     from distill_data.config_file import load_config
 
     settings = load_config(config, set_)
     prepare(verbose)
-    from distill_data.progress import shown_on_stderr
-    from distill_data.report import RunReport, run_summary
-    from distill_data.session import early_session
+    from distill_data.report.run import RunReport, run_summary
     from distill_data.teachers.generation import Budget
 
-    try:
-        with shown_on_stderr(), early_session(settings, verbose):
-            from flows.distill import distill
+    def show_failed(error: GateError) -> int:
+        return show_failed_gates(error, RunReport(error.report, None), as_json, run_summary)
 
-            report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
-    except GateError as failed:
-        report = RunReport(failed.report, None)
-        raise typer.Exit(show_failed_gates(failed, report, as_json, run_summary)) from None
+    with _building(settings, verbose, show_failed):
+        from flows.distill import distill
+
+        report = distill(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
     show(report, as_json, run_summary)
     _exit_if_paused(report.build)
+    if report.rounds is not None and report.rounds.paused is not None:
+        raise typer.Exit(PAUSED)
 
 
 def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = False) -> None:
@@ -63,7 +64,7 @@ def plan(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson = F
     prepare(verbose=False)
     from distill_data.build import plan_build
     from distill_data.config_file import load_config
-    from distill_data.report import describe_plan, plan_summary
+    from distill_data.report.plan import describe_plan, plan_summary
     from distill_data.screening import prompts_of
 
     settings = load_config(config, set_)
@@ -85,18 +86,13 @@ def build(
 
     settings = load_config(config, set_)
     prepare(verbose)
-    from distill_data.progress import shown_on_stderr
-    from distill_data.report import build_summary
-    from distill_data.session import early_session
+    from distill_data.report.build import build_summary
     from distill_data.teachers.generation import Budget
 
-    try:
-        with shown_on_stderr(), early_session(settings, verbose):
-            from flows.build import build_corpus
+    with _building(settings, verbose, lambda error: show_failed_gates(error, error.report, as_json, build_summary)):
+        from flows.build import build_corpus
 
-            report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
-    except GateError as failed:
-        raise typer.Exit(show_failed_gates(failed, failed.report, as_json, build_summary)) from None
+        report = build_corpus(settings, verbose, Budget(max_tokens, max_hours), retry_failed)
     show(report, as_json, build_summary)
     _exit_if_paused(report)
 
@@ -118,7 +114,7 @@ def serve(
     if schedule is None:
         raise ConfigError(f"config {config} has no schedule: section: add one, or give --cron '0 3 * * *'")
     prepare(verbose, leave=False)
-    from distill_data.report import ServeReport, serve_summary
+    from distill_data.report.serve import ServeReport, serve_summary
     from flows.deployments import serve as serve_schedule
     from flows.server import prefect_server
 
@@ -142,12 +138,18 @@ def train(
     settings = _with_student(config, set_)
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
-    from distill_data.report import student_summary
-    from flows.train import train_student
+    from distill_data.report.student import student_summary
+    from distill_data.student.ranks import world_size
 
     with shown_on_stderr():
-        report = train_student(settings, corpus or settings.name)
-    show(report, as_json, student_summary)
+        if world_size() > 1:
+            report = _train_as_one_of_many(settings, corpus or settings.name)
+        else:
+            from flows.train import train_student
+
+            report = train_student(settings, corpus or settings.name)
+    if report is not None:
+        show(report, as_json, student_summary)
 
 
 def evaluate(
@@ -160,7 +162,7 @@ def evaluate(
     """Measure the trained student against its teacher on the held-out rows."""
     settings = _with_student(config, set_)
     prepare(verbose)
-    from distill_data.report import student_summary
+    from distill_data.report.student import student_summary
     from flows.train import evaluate_student
 
     show(evaluate_student(settings, corpus or settings.name), as_json, student_summary)
@@ -177,7 +179,7 @@ def compare(
     settings = _with_student(config, set_)
     prepare(verbose)
     from distill_data.progress import shown_on_stderr
-    from distill_data.report import comparison_summary
+    from distill_data.report.comparison import comparison_summary
 
     with shown_on_stderr():
         from flows.compare import compare as run_comparison
@@ -192,12 +194,41 @@ def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson =
     prepare(verbose=False)
     from distill_data.config_file import load_config
     from distill_data.doctor import examine
-    from distill_data.report import checks_summary
+    from distill_data.report.plan import checks_summary
 
     checks = examine(load_config(config, set_))
     show({"ok": all(check.ok for check in checks), "checks": checks}, as_json, lambda _: checks_summary(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _building(settings: Any, verbose: bool, show_failed: Callable[[GateError], int]) -> Iterator[None]:
+    """Around a build: its progress, and its teacher's session, begun while Prefect is imported.
+
+    Raises:
+        typer.Exit: the version failed a gate; the status is what `show_failed` gives.
+    """
+    from distill_data.progress import shown_on_stderr
+    from distill_data.session import early_session
+
+    try:
+        with shown_on_stderr(), early_session(settings, verbose):
+            yield
+    except GateError as error:
+        raise typer.Exit(show_failed(error)) from None
+
+
+def _train_as_one_of_many(settings: Any, reference: str) -> Any:
+    """A flow in each of the processes would start a server of Prefect in each."""
+    from distill_data.corpus.read import open_corpus
+    from distill_data.progress import display
+    from distill_data.student.job import plan_student, train_and_measure
+
+    def show_step(now: Any) -> None:
+        display().update("train", now.point.step, now.steps, f"loss {now.point.loss:.3f}")
+
+    return train_and_measure(plan_student(settings, open_corpus(reference, settings.root)), show_step)
 
 
 def _with_student(config: Path, overrides: list[str]) -> Any:
@@ -211,7 +242,7 @@ def _with_student(config: Path, overrides: list[str]) -> Any:
 
 
 def _exit_if_paused(report: Any) -> None:
-    from distill_data.build import BuildPause
+    from distill_data.build_report import BuildPause
 
     if isinstance(report, BuildPause):
         raise typer.Exit(PAUSED)

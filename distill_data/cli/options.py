@@ -1,4 +1,4 @@
-"""Arguments and options that more than one command has."""
+"""Arguments and options of the commands, each said once."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from distill_data.compare_config import Arm
@@ -15,6 +14,7 @@ from distill_data.page.charts import Mark, number
 from distill_data.page.histogram import round_step
 from distill_data.page.render import style
 from distill_data.parquet import place
+from distill_data.templates import templates
 
 PAGE_NAME = "comparison.html"
 ARM_NAMES: dict[Arm, str] = {
@@ -47,14 +47,8 @@ class Chart:
 
 def write_comparison_page(found: Comparison) -> Path:
     """Write the page into the comparison's folder, whole or not at all."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    text = environment.get_template("page.html.jinja").render(
+    template = templates(Path(__file__).parent, escape=True).get_template("page.html.jinja")
+    text = template.render(
         found=found,
         charts=[chart(FIGURES[name], arms) for name, arms in found.figures.items()],
         figures=FIGURES,

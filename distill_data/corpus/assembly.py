@@ -19,6 +19,7 @@ from distill_data.trace_store import TraceStore
 
 _SLICE_ROWS = 4096
 _SLICE_TOKENS = 500_000  # 40 MB of soft labels at 12 kept tokens a position; a few copies are alive at once
+_TEXT_TOKENS = 2_000_000  # some 10 MB of text
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,23 @@ def slices(completion_tokens: np.ndarray) -> Iterator[slice]:
         stop = min(max(full, start + 1), start + _SLICE_ROWS, len(ends))
         yield slice(start, stop)
         start = stop
+
+
+def whole_prompts(rows: pa.Table) -> Iterator[slice]:
+    """Cut rows of `Assembly.finished` into runs whose texts are of bounded memory, and that tear no prompt apart.
+
+    4,096 rows or two million tokens, whichever is less; a larger prompt alone.
+    """
+    starts = np.flatnonzero(np.diff(rows["prompt_row"].to_numpy(), prepend=-1))
+    ends = np.append(starts[1:], len(rows))
+    tokens = np.concatenate(([0], np.cumsum(rows["completion_tokens"].to_numpy(), dtype=np.int64)))
+    at = 0
+    while at < len(starts):
+        full = np.searchsorted(tokens[ends], tokens[starts[at]] + _TEXT_TOKENS, side="right")
+        many = np.searchsorted(ends, starts[at] + _SLICE_ROWS, side="right")
+        until = max(int(min(full, many)), at + 1)
+        yield slice(int(starts[at]), int(ends[until - 1]))
+        at = until
 
 
 def rows_of(table: pa.Table, part: slice) -> pa.Table:

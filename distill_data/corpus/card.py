@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from distill_data.corpus.manifest import Manifest
 from distill_data.corpus.write import public_model_name
 from distill_data.filters import DROP_REASONS
 from distill_data.teacher_config import DRAWS
+from distill_data.templates import templates
 
 CARD_NAME = "README.md"
 
@@ -53,20 +52,15 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
         manifest: the version's.
         repo_id: the hub's repository that it is published to; None for a folder.
     """
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    ).get_template("card.md.jinja" if manifest.labels is None else "label_card.md.jinja")
+    cards = templates(Path(__file__).parent, escape=False, keep_trailing_newline=True)
+    template = cards.get_template("card.md.jinja" if manifest.labels is None else "label_card.md.jinja")
     teacher = manifest.config["teacher"]
     sampled = teacher["soft_labels"].get("kind") == "sampled"
     return template.render(
         m=manifest,
         place=repo_id or ".",
-        license=(manifest.config.get("publish") or {}).get("license", "other"),
+        license=_license(manifest),
+        licenses=_licenses(manifest),
         splits=[split for split in ("train", "validation") if manifest.counts[split]],
         size=next((name for limit, name in _SIZES if manifest.counts["kept"] < limit), "n>100M"),
         teacher=teacher,
@@ -79,6 +73,19 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
         rounding=_ROUNDED[teacher["soft_labels"].get("rounding", "graded")],
         total_bytes=sum(file.bytes for file in manifest.files),
     )
+
+
+def _licenses(manifest: Manifest) -> dict[str, str | None]:
+    """What the config says of every source's licence, by name of the source."""
+    sources = zip(manifest.prompts.sources, manifest.config["prompts"], strict=True)  # both in the config's order
+    return {name: source.get("license") for name, source in sources}
+
+
+def _license(manifest: Manifest) -> str:
+    """The config's own, else that of all sources, else `other`."""
+    of_sources = {*_licenses(manifest).values()}
+    agreed = next(iter(of_sources)) if len(of_sources) == 1 else None
+    return (manifest.config.get("publish") or {}).get("license") or agreed or "other"
 
 
 def _judges(config: dict[str, Any]) -> list[str]:

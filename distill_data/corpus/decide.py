@@ -1,7 +1,8 @@
 """The first pass of an assembly: judge and filter every trace, then choose among a prompt's traces.
 
-Only the columns that the config's filters look at are read from the store, in slices of bounded memory; one row of
-small values a trace is kept until all are decided.
+Only the columns that the config looks at are read from the store, a few thousand rows of whole prompts at a time; one
+row of small values a trace is kept until all are decided. Bytes that no column's checksum covers are looked at by the
+second pass, which reads every part whole.
 """
 
 # pyarrow makes its compute functions at import, where pyright cannot see them
@@ -18,18 +19,19 @@ import pyarrow.compute as pc
 
 from distill_data.config import Config, Validation
 from distill_data.corpus.alike import drop_alike
-from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, rows_of, slices, split_part
+from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, rows_of, split_part, whole_prompts
 from distill_data.corpus.judging import Judging
+from distill_data.corpus.label_measures import LabelMeasures
 from distill_data.corpus.measures import MeasureSample
 from distill_data.filters import drop_reasons
 from distill_data.filters.decontamination import counts_by_benchmark, details
 from distill_data.filters.mixing import mixed
 from distill_data.filters.selection import select_traces
+from distill_data.filters.shingles import HashedTexts
 from distill_data.filters.thresholds import columns as measured_columns
-from distill_data.filters.thresholds import content_reasons, measure_all
+from distill_data.filters.thresholds import content_reasons, label_measures, measure_all
 from distill_data.identity import unit_hash
 from distill_data.reasoning import Split, final_answer
-from distill_data.records import PART_SCHEMA
 
 _LIGHT_COLUMNS = ["completion", "prompt_suffix", "finish_reason", "error", "error_detail", "mean_logprob"]
 _LABEL_COLUMNS = ["sampled_logprobs"]  # more, where the teacher classified
@@ -57,14 +59,12 @@ def decide(job: Assembly, on_progress: Progress) -> Decisions:
     passed = judged = 0
     with Judging(job) as judging:
         pieces = [_decided(job, judging, (sample, recited), job.finished.slice(0, 0))]
-        for part in slices(job.finished["completion_tokens"].to_numpy()):
+        for part in whole_prompts(job.finished):
             pieces.append(_decided(job, judging, (sample, recited), rows_of(job.finished, part)))
             verdicts = pieces[-1]["passed"].drop_null()
             passed, judged = passed + (pc.sum(verdicts).as_py() or 0), judged + len(verdicts)
             on_progress(AssemblyProgress("judge", part.stop, total, passed / judged if judged else None))
     table = pa.concat_tables(pieces)
-    if job.config.deduplicate.samples == "drop":
-        table = drop_alike(job, table)
     reasons = select_traces(table, job.config.keep)
     if job.config.mix is not None:
         sources, groups = (job.prompts.table[name].combine_chunks() for name in ("source", "group_id"))
@@ -101,17 +101,16 @@ def is_held_out(decisions: pa.Table, group_ids: pa.ChunkedArray, validation: Val
 def _decided(job: Assembly, judging: Judging, seen: tuple[MeasureSample, Counter[str]], rows: pa.Table) -> pa.Table:
     """Rows of `finished`, each with its verdict, its own drop reason and what a choice among a prompt's looks at."""
     config = job.config
-    wanted = measured_columns(config.filters)
-    heavy = [name for name in PART_SCHEMA.names if name in wanted and name not in _LIGHT_COLUMNS]
     labels = _LABEL_COLUMNS if job.labelling is not None else []
-    part = job.store.read(rows.select(["part", "row"]), [*_LIGHT_COLUMNS, *labels, *heavy])
+    part = job.store.read(rows.select(["part", "row"]), [*_LIGHT_COLUMNS, *labels])
     splits = _answers(job, rows, part)
     answers = [split.answer for split in splits]
     verdicts = judging.verdicts(rows, answers)
-    outcome = _outcome(job, wanted, rows, part, splits).append_column("has_judge", judging.has_judge(rows))
+    outcome = _outcome(job, rows, part, splits).append_column("has_judge", judging.has_judge(rows))
     measures = measure_all(outcome, config.filters)
     seen[0].add(measures, len(rows))
-    recitals = _recitals(job, part["completion"], seen[1])
+    texts = _hashed(job, part["completion"])
+    recitals = _recitals(job, part["completion"], texts, seen[1])
     contents = _contents(measures, recitals, config)
     if job.labelling is not None:
         without = pa.array(job.labelling.content_free[rows["prompt_row"].to_numpy()])
@@ -133,7 +132,7 @@ def _decided(job: Assembly, judging: Judging, seen: tuple[MeasureSample, Counter
     }
     for name, column in columns.items():
         decided = decided.append_column(name, column)
-    return decided
+    return drop_alike(job, decided, texts) if config.deduplicate.samples == "drop" else decided
 
 
 def _answers(job: Assembly, rows: pa.Table, part: pa.Table) -> list[Split]:
@@ -144,15 +143,17 @@ def _answers(job: Assembly, rows: pa.Table, part: pa.Table) -> list[Split]:
     return job.labelling.answers(job.labelling.probabilities(part, prompts))
 
 
-def _outcome(job: Assembly, wanted: set[str], rows: pa.Table, part: pa.Table, splits: list[Split]) -> pa.Table:
-    """What the filters look at: the part's own columns, the split text, and the prompt where one is wanted."""
+def _outcome(job: Assembly, rows: pa.Table, part: pa.Table, splits: list[Split]) -> pa.Table:
+    """What the filters look at: the part's own columns, the split text, the prompt and measures of labels if wanted."""
     outcome = part.append_column("thinking_finished", pa.array([split.finished for split in splits], pa.bool_()))
     outcome = outcome.append_column("thinking", pa.array([split.thinking for split in splits], pa.string()))
     outcome = outcome.append_column("answer", pa.array([split.answer for split in splits], pa.string()))
-    if "completion_tokens" not in outcome.column_names:
-        outcome = outcome.append_column("completion_tokens", rows["completion_tokens"])
-    if "prompt" in wanted:
+    outcome = outcome.append_column("completion_tokens", rows["completion_tokens"])
+    if "prompt" in measured_columns(job.config.filters):
         outcome = outcome.append_column("prompt", _last_user_messages(job, rows["prompt_row"].to_numpy()))
+    for measure in label_measures(job.config.filters):
+        values = LabelMeasures(job.config.root, job.store, measure).read(rows)
+        outcome = outcome.append_column(measure.name, pa.array(values))
     return outcome
 
 
@@ -163,11 +164,17 @@ def _last_user_messages(job: Assembly, prompt_rows: np.ndarray) -> pa.Array:
     return pa.array(last, pa.string()).take(pa.array(at))
 
 
-def _recitals(job: Assembly, completions: pa.ChunkedArray, recited: Counter[str]) -> pa.Array:
+def _hashed(job: Assembly, completions: pa.ChunkedArray) -> HashedTexts:
+    """What completions say, to be compared with benchmarks and with each other; of none where nothing is."""
+    compared = job.benchmarks is not None or job.config.deduplicate.samples == "drop"
+    return HashedTexts.of(completions.combine_chunks() if compared else pa.array([], pa.string()))
+
+
+def _recitals(job: Assembly, completions: pa.ChunkedArray, texts: HashedTexts, recited: Counter[str]) -> pa.Array:
     """What of a benchmark every completion says, null where it says nothing; counted by benchmark."""
     if job.benchmarks is None:
         return pa.nulls(len(completions), pa.string())
-    touched = job.benchmarks.recited(completions, job.config.decontaminate.max_trace_ngrams)
+    touched = job.benchmarks.recited(completions.combine_chunks(), job.config.decontaminate.max_trace_ngrams, texts)
     recited.update(counts_by_benchmark(touched))
     return details(touched, len(completions))
 

@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_data.corpus.data_file import whole_file
 from distill_data.corpus.read import Corpus
+from distill_data.corpus.spread import SpreadRows, light_rows
+from distill_data.errors import CorpusError, reason_of
 
-_COLUMNS = ["trace_id", "prompt_id", "source", "completion_tokens", "mean_logprob", "answer"]
-_SAID = ["completion_tokens", "mean_logprob", "answer"]
+ROWS_AT_ONCE = 500_000  # of both versions together
 Change = list[Any]
 """[before, after]; None where it is not there."""
 
@@ -28,6 +31,9 @@ class PromptChange:
     added: int
     removed: int
     kept: int
+
+    def __add__(self, other: PromptChange) -> PromptChange:
+        return PromptChange(self.added + other.added, self.removed + other.removed, self.kept + other.kept)
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,27 @@ class VersionDiff:
     statistics: dict[str, Change]
 
 
-def diff_versions(before: Corpus, after: Corpus) -> VersionDiff:
+def diff_versions(before: Corpus, after: Corpus, see: Callable[[pa.Table], object] = lambda rows: None) -> VersionDiff:
     """Compare two versions; rows are told from each other by trace id.
 
+    Both are read once, and compared ROWS_AT_ONCE rows at a time: memory does not grow with them.
+
+    Args:
+        before: one.
+        after: the other.
+        see: is given the rows of `row_changes`, a piece at a time.
+
     Raises:
-        CorpusError: a file of either is missing or damaged.
+        CorpusError: a file of either is missing or damaged, or there is no room for temporary files.
     """
-    rows = row_changes(before, after)
+    counted: Counter[tuple[str, str | None]] = Counter()
+    prompts: dict[str, PromptChange] = {}
+    for old, new in _pieces(before, after):
+        rows = row_changes(old, new, other_teacher=before.manifest.teacher_id != after.manifest.teacher_id)
+        counted.update(zip(rows["change"].to_pylist(), rows["reason"].to_pylist(), strict=True))
+        for source, change in _prompt_changes(_prompts(old), _prompts(new)).items():
+            prompts[source] = prompts.get(source, PromptChange(0, 0, 0)) + change
+        see(rows)
     old, new = before.manifest, after.manifest
     return VersionDiff(
         before=before.reference,
@@ -67,40 +87,66 @@ def diff_versions(before: Corpus, after: Corpus) -> VersionDiff:
         config=changes(_flat(old.config), _flat(new.config)),
         teacher=changes(_flat(old.teacher), _flat(new.teacher)),
         packages=changes(old.packages, new.packages),
-        prompts=_prompt_changes(_prompts(before), _prompts(after)),
-        stayed=_count(rows, "stayed"),
-        said_otherwise=_count(rows, "said_otherwise"),
-        left=_reasons(rows, "left"),
-        came=_reasons(rows, "came"),
+        prompts=dict(sorted(prompts.items())),
+        stayed=counted["stayed", None],
+        said_otherwise=counted["said_otherwise", None],
+        left=_reasons(counted, "left"),
+        came=_reasons(counted, "came"),
         statistics=changes(old.statistics, new.statistics, all_of_them=True),
     )
 
 
-def row_changes(before: Corpus, after: Corpus) -> pa.Table:
+def _pieces(before: Corpus, after: Corpus) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Rows of SPREAD_SCHEMA of both versions, those of the same prompts together."""
+    pieces = 1 + (light_rows(before) + light_rows(after)) // ROWS_AT_ONCE
+    try:
+        with TemporaryDirectory() as folder:
+            sides = [
+                SpreadRows(corpus, Path(folder, side), pieces)
+                for side, corpus in zip("ab", (before, after), strict=True)
+            ]
+            for piece in range(pieces):
+                yield sides[0].piece(piece), sides[1].piece(piece)
+    except OSError as error:
+        raise CorpusError(
+            f"cannot write temporary files for a comparison: {reason_of(error)}: name a folder with more room (TMPDIR)"
+        ) from error
+
+
+def row_changes(old: pa.Table, new: pa.Table, other_teacher: bool) -> pa.Table:
     """Every trace that either version keeps: trace_id, prompt_id, source, change and reason.
 
     `change` is `stayed`, `said_otherwise` (same trace id, other words), `left` or `came`. `reason` is the drop reason
     on the side that lacks the row (`left: truncated`, `came: was truncated`), or what else kept it away there.
+
+    Args:
+        old: rows of SPREAD_SCHEMA of the one version.
+        new: the rows of the same prompts in the other.
+        other_teacher: whether the versions have different teachers.
     """
-    old, new = _rows(before), _rows(after)
-    joined = old.join(new, keys="trace_id", join_type="full outer", left_suffix="_before", right_suffix="_after")
+    traces = [side.filter(pc.is_valid(side["trace_id"])) for side in (old, new)]
+    joined = traces[0].join(
+        traces[1], keys="trace_id", join_type="full outer", left_suffix="_before", right_suffix="_after"
+    )
     kept = {side: pc.fill_null(joined[f"kept_{side}"], False) for side in ("before", "after")}
     joined = joined.filter(pc.or_(kept["before"], kept["after"])).sort_by("trace_id")
     kept_before, kept_after = (pc.fill_null(joined[f"kept_{side}"], False) for side in ("before", "after"))
     prompt_id = pc.coalesce(joined["prompt_id_after"], joined["prompt_id_before"])
     left, came = pc.and_not(kept_before, kept_after), pc.and_not(kept_after, kept_before)
-    otherwise = pc.invert(_alike(joined))
-    other_teacher = before.manifest.teacher_id != after.manifest.teacher_id
-    gone = _missing(prompt_id, joined["reason_after"], _prompts(after), other_teacher, ("prompt", "sample"))
-    new_here = _missing(
-        prompt_id, joined["reason_before"], _prompts(before), other_teacher, ("new prompt", "new sample")
-    )
+    otherwise = pc.fill_null(pc.not_equal(joined["said_before"], joined["said_after"]), True)
+    gone = _missing(prompt_id, joined["reason_after"], _prompts(new), other_teacher, ("prompt", "sample"))
+    new_here = _missing(prompt_id, joined["reason_before"], _prompts(old), other_teacher, ("new prompt", "new sample"))
     change = pc.if_else(left, "left", pc.if_else(came, "came", pc.if_else(otherwise, "said_otherwise", "stayed")))
     reason = pc.if_else(left, gone, pc.if_else(came, new_here, pa.scalar(None, pa.string())))
     source = pc.coalesce(joined["source_after"], joined["source_before"])
     return pa.table(
         {"trace_id": joined["trace_id"], "prompt_id": prompt_id, "source": source, "change": change, "reason": reason}
     )
+
+
+def changed_rows(rows: pa.Table) -> list[dict[str, Any]]:
+    """Those of `row_changes` that did not stay."""
+    return rows.filter(pc.not_equal(rows["change"], "stayed")).to_pylist()
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], all_of_them: bool = False) -> dict[str, Change]:
@@ -110,39 +156,10 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], all_of_them: bo
     return {key: pair for key, pair in pairs.items() if all_of_them or pair[0] != pair[1]}
 
 
-def _rows(corpus: Corpus) -> pa.Table:
-    """_COLUMNS of every trace of a version, whether it is kept, and the drop reason of those that are not."""
-    pieces = [_with_state(table, True) for split in corpus.splits for table in _columns(corpus, split, _COLUMNS)]
-    rejected = [*_columns(corpus, "rejected", [*_COLUMNS, "drop_reason"])]
-    pieces += [_with_state(table.filter(pc.is_valid(table["trace_id"])), False) for table in rejected]
-    return pa.concat_tables(pieces)
-
-
-def _with_state(table: pa.Table, kept: bool) -> pa.Table:
-    reason = pa.nulls(len(table), pa.string()) if kept else table["drop_reason"]
-    state = pa.repeat(pa.scalar(kept), len(table))
-    return table.select(_COLUMNS).append_column("kept", state).append_column("reason", reason)
-
-
-def _columns(corpus: Corpus, split: str, columns: list[str]) -> list[pa.Table]:
-    """Some columns of every file of traces of a split, or of the rejected rows."""
-    family = "rejected" if split == "rejected" else "traces"
-    tables = []
-    for facts in corpus.manifest.files:
-        if facts.path.startswith(f"{family}/{split}-"):
-            with whole_file(corpus.path / facts.path, facts) as reader:
-                tables.append(reader.read(columns=columns).select(columns))
-    return tables
-
-
-def _prompts(corpus: Corpus) -> pa.Table:
+def _prompts(rows: pa.Table) -> pa.Table:
     """prompt_id, source, and the drop reason of prompts that no teacher saw; one row a prompt."""
-    rejected = _columns(corpus, "rejected", ["prompt_id", "source", "trace_id", "drop_reason"])
-    asked = [table for split in corpus.splits for table in _columns(corpus, split, ["prompt_id", "source"])]
-    asked += [table.filter(pc.is_valid(table["trace_id"])).select(["prompt_id", "source"]) for table in rejected]
-    dropped = [table.filter(pc.is_null(table["trace_id"])).drop_columns(["trace_id"]) for table in rejected]
-    pieces = [table.append_column("drop_reason", pa.nulls(len(table), pa.string())) for table in asked] + dropped
-    every = pa.concat_tables(pieces)
+    unseen = pc.if_else(pc.is_null(rows["trace_id"]), rows["reason"], pa.scalar(None, pa.string()))
+    every = rows.select(["prompt_id", "source"]).append_column("drop_reason", unseen)
     first = every.group_by(["prompt_id", "source"], use_threads=False).aggregate([("drop_reason", "first")])
     return first.rename_columns(["prompt_id", "source", "drop_reason"])
 
@@ -161,16 +178,6 @@ def _missing(
     return pc.coalesce(reason, pa.chunked_array([of_prompt]), there)
 
 
-def _alike(joined: pa.Table) -> pa.ChunkedArray:
-    """Whether both sides say the same."""
-    same = None
-    for name in _SAID:
-        one, other = joined[f"{name}_before"], joined[f"{name}_after"]
-        equal = pc.fill_null(pc.equal(one, other), pc.and_(pc.is_null(one), pc.is_null(other)))
-        same = equal if same is None else pc.and_(same, equal)
-    return same
-
-
 def _prompt_changes(before: pa.Table, after: pa.Table) -> dict[str, PromptChange]:
     found = {}
     for source in pc.unique(pa.concat_tables([before, after])["source"]).to_pylist():
@@ -181,15 +188,10 @@ def _prompt_changes(before: pa.Table, after: pa.Table) -> dict[str, PromptChange
     return found
 
 
-def _count(rows: pa.Table, change: str) -> int:
-    return pc.sum(pc.equal(rows["change"], change)).as_py() or 0
-
-
-def _reasons(rows: pa.Table, change: str) -> dict[str, int]:
-    counts = rows.filter(pc.equal(rows["change"], change))["reason"].value_counts().to_pylist()
-    return {
-        str(row["values"]): row["counts"] for row in sorted(counts, key=lambda row: (-row["counts"], row["values"]))
-    }
+def _reasons(counted: Counter[tuple[str, str | None]], change: str) -> dict[str, int]:
+    """Rows of a change by reason, most frequent first."""
+    counts = [(str(reason), count) for (what, reason), count in counted.items() if what == change]
+    return dict(sorted(counts, key=lambda entry: (-entry[1], entry[0])))
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:

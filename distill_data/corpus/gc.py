@@ -101,6 +101,8 @@ def free_parts(plan: GcPlan, root: str | Path, keep: Sequence[str] = (), *, unus
                 for part in plan.free:
                     if part.teacher_id == teacher_id and part.name in still:
                         _delete(folder / part.name)
+                        for measures in (Path(root) / "measures" / teacher_id).glob(f"*/{part.name}"):
+                            _delete(measures)
                         freed.append(part)
         except Busy:
             raise TraceStoreError(f"a build of teacher {teacher_id} is at work: run gc again when it is done") from None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from distill_data.verify.verdict_store import VERDICT_SCHEMA, VerdictStore, judg
 # Errors that are never kept: those that tell of the machine as much as of the answer, and those of a model that judges,
 # whose own trace store says what it said and may say it again.
 UNDECIDED = "^(verifier_(timeout|crashed)|judge_(failed|unreadable)):"
+_ROWS_AT_ONCE = 1024
+_COMMIT_SECONDS = 5.0  # what a kill may cost; a part of its own for every few rows would cost more than judging them
 _OUTCOME = pa.schema([("score", pa.float64()), ("verdict_error", pa.string()), ("passed", pa.bool_())])
 
 
@@ -33,6 +36,8 @@ class SourceJudge:
         self._root = job.config.root
         self._store = VerdictStore(job.config.root, job.teacher_id, _ingredients(judge, job))
         self._pool: VerifierPool | TeacherVerdicts | None = None
+        self._fresh: list[pa.Table] = []
+        self._committed = time.monotonic()
 
     def verdicts(self, keys: pa.Array, answers: list[str], prompts: pa.Table, prompt_at: np.ndarray) -> pa.Table:
         """Rows of _OUTCOME; answer i is one to row prompt_at[i] of `prompts` (PROMPT_SCHEMA)."""
@@ -48,9 +53,12 @@ class SourceJudge:
         return pa.table([found["score"], found["error"], passed], schema=_OUTCOME)
 
     def close(self) -> None:
-        """End its processes."""
-        if self._pool is not None:
-            self._pool.close()
+        """Keep what it said, and end its processes."""
+        try:
+            self._commit()
+        finally:
+            if self._pool is not None:
+                self._pool.close()
 
     def _score(self, keys: pa.Array, answers: list[tuple[str, Prompt]]) -> pa.Table:
         if self._pool is None:
@@ -58,13 +66,24 @@ class SourceJudge:
                 self._pool = TeacherVerdicts(self._judge, self._root)
             else:
                 self._pool = VerifierPool(self._judge)
-        scored = self._pool.score(answers)
-        scores = np.array([score for score, _ in scored])
-        errors = pa.array([error for _, error in scored], pa.string())
-        fresh = pa.table([keys, pa.array(scores, mask=np.isnan(scores)), errors], schema=VERDICT_SCHEMA)
-        undecided = pc.fill_null(pc.match_substring_regex(errors, UNDECIDED), False)
-        self._store.commit(fresh.filter(pc.invert(undecided)))
-        return fresh
+        said = []
+        for start in range(0, len(answers), _ROWS_AT_ONCE):
+            scored = self._pool.score(answers[start : start + _ROWS_AT_ONCE])
+            scores = np.array([score for score, _ in scored])
+            errors = pa.array([error for _, error in scored], pa.string())
+            columns = [keys.slice(start, len(scored)), pa.array(scores, mask=np.isnan(scores)), errors]
+            said.append(pa.table(columns, schema=VERDICT_SCHEMA))
+            undecided = pc.fill_null(pc.match_substring_regex(errors, UNDECIDED), False)
+            self._fresh.append(said[-1].filter(pc.invert(undecided)))
+            if time.monotonic() - self._committed > _COMMIT_SECONDS:
+                self._commit()
+        return pa.concat_tables(said)
+
+    def _commit(self) -> None:
+        fresh = pa.concat_tables([VERDICT_SCHEMA.empty_table(), *self._fresh])
+        if len(fresh):
+            self._store.commit(fresh)
+        self._fresh, self._committed = [], time.monotonic()
 
 
 class Judging:

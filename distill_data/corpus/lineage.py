@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_data.config import Config
-from distill_data.corpus.data_file import whole_file
+from distill_data.corpus.data_file import row_groups, whole_file
+from distill_data.corpus.manifest import FileFacts
 from distill_data.corpus.read import Corpus
 from distill_data.errors import DistillDataError, InputError
 from distill_data.trace_store import TraceStore
 
 _SHOWN = 10  # ids that a message lists
+_BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -91,26 +94,41 @@ def _how(corpus: Corpus, source: str) -> tuple[dict[str, Any], dict[str, Any] | 
 
 
 def _find(corpus: Corpus, trace: str) -> tuple[str, int, pa.Table]:
-    """File, row and values of the one row with this id, or the only one whose id begins or ends so."""
-    exact: list[tuple[str, int]] = []
-    alike: list[tuple[str, int, str]] = []
-    for facts in corpus.manifest.files:
-        if facts.path.startswith("soft_labels/"):
-            continue
-        with whole_file(corpus.path / facts.path, facts) as reader:
-            ids = reader.read(columns=["trace_id"])["trace_id"].combine_chunks()
-        matches = pc.or_(pc.starts_with(ids, trace), pc.ends_with(ids, trace))
-        for row in pc.indices_nonzero(pc.fill_null(matches, False)).to_pylist():
-            name = ids[row].as_py()
-            alike.append((facts.path, row, name))
-            exact += [(facts.path, row)] if name == trace else []
-    found = exact or [(path, row) for path, row, _ in alike]
-    if len(found) != 1:
-        raise InputError(_not_one(corpus, trace, [name for *_, name in alike]))
-    path, row = found[0]
-    facts = next(file for file in corpus.manifest.files if file.path == path)
-    with whole_file(corpus.path / path, facts) as reader:
-        return path, row, reader.read().slice(row, 1)
+    """File, row and values of the one row with this id, or the only one whose id begins or ends so.
+
+    Of every file only the ids are read, some at a time, and then the row group of the row.
+    """
+    found = [
+        (facts, row, name)
+        for facts in corpus.manifest.files
+        if not facts.path.startswith("soft_labels/")
+        for row, name in _alike(corpus, facts, trace)
+    ]
+    exact = [one for one in found if one[2] == trace]
+    if len(exact or found) != 1:
+        raise InputError(_not_one(corpus, trace, [name for *_, name in found]))
+    facts, row, _ = (exact or found)[0]
+    return facts.path, row, _row(corpus, facts, row)
+
+
+def _alike(corpus: Corpus, facts: FileFacts, trace: str) -> Iterator[tuple[int, str]]:
+    """(row, id) of a file's rows whose id begins or ends so."""
+    with whole_file(corpus.path / facts.path, facts) as reader:
+        start = 0
+        for batch in reader.iter_batches(_BATCH_ROWS, columns=["trace_id"]):
+            ids = batch.column("trace_id")
+            matches = pc.fill_null(pc.or_(pc.starts_with(ids, trace), pc.ends_with(ids, trace)), False)
+            yield from ((start + row, ids[row].as_py()) for row in pc.indices_nonzero(matches).to_pylist())
+            start += len(batch)
+
+
+def _row(corpus: Corpus, facts: FileFacts, row: int) -> pa.Table:
+    """One row of a file."""
+    for group in row_groups(corpus.path / facts.path, facts):
+        if row < group.rows:
+            return pa.Table.from_batches(group.batches(None, _BATCH_ROWS)).slice(row, 1)
+        row -= group.rows
+    raise AssertionError("unreachable")
 
 
 def _not_one(corpus: Corpus, trace: str, names: list[str]) -> str:

@@ -22,6 +22,7 @@ from distill_data.parquet import place
 
 TAGS_NAME = "tags.json"
 STABLE = "stable"  # the tag that promotion moves
+FORMAT = 1  # of the file
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _VERSION_LIKE = re.compile(r"v[0-9]*")
 _LOCK_SECONDS = 60
@@ -51,7 +52,7 @@ _Next = Callable[[Moves], Move | None]
 class _TagFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: int = FORMAT
     tags: dict[str, Moves] = {}
 
 
@@ -77,11 +78,16 @@ def read_tags(folder: Path) -> dict[str, Moves]:
     """The moves of every tag of the corpus in `folder`, also of those that were removed.
 
     Raises:
-        CorpusError: the file is damaged.
+        CorpusError: the file is damaged, or written by a newer distill-data.
     """
     file = folder / TAGS_NAME
     try:
-        return _TagFile.model_validate(unsealed(json.loads(file.read_text(encoding="utf-8")))).tags
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if (written_in := int(content.get("format", FORMAT))) > FORMAT:
+            raise CorpusError(
+                f"{file} has format {written_in} and this distill-data reads up to {FORMAT}: upgrade distill-data"
+            )
+        return _TagFile.model_validate(unsealed(content)).tags
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, ValidationError) as error:

@@ -11,7 +11,9 @@ docs/source_en/Customization/Custom-dataset.md (025fc6b). What holds there:
   are dropped.
 - Both expect thinking in the assistant's content, between its tags.
 
-Tried with TRL 1.16: SFTTrainer takes both forms of messages, and with `completion` trains on it alone, up to EOS.
+Tried with TRL 1.16: SFTTrainer takes both forms of messages, and with `completion` trains on it alone, up to EOS. Tried
+with ms-swift 4.6: its loader gives back the messages as they are, and its chatml template labels the assistant's words,
+thinking and end of turn included, and nothing else.
 """
 
 from __future__ import annotations

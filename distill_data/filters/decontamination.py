@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill_data.filters.normalise import slices, tokens
-from distill_data.filters.shingles import n_grams
+from distill_data.filters.shingles import HashedTexts, n_grams
 
 CONTAMINATION_REASONS: dict[str, str] = {"contaminated": "the prompt holds text of a benchmark"}
 RECITAL_REASONS: dict[str, str] = {"recited_benchmark": "the thinking or the answer holds text of a benchmark"}
@@ -68,16 +68,17 @@ class Benchmarks:
         """Texts with n-grams of a benchmark: TOUCHED_SCHEMA, one row per text and benchmark, in the texts' order."""
         made, start = [TOUCHED_SCHEMA.empty_table()], 0
         for piece in slices(texts):
-            made.append(self._touched(piece, start))
+            made.append(self._touched(piece, HashedTexts.of(piece), start))
             start += len(piece)
         return pa.concat_tables(made)
 
-    def recited(self, texts: pa.Array | pa.ChunkedArray, most: int = 0) -> pa.Table:
+    def recited(self, texts: pa.Array, most: int = 0, hashed: HashedTexts | None = None) -> pa.Table:
         """Texts with more than `most` n-grams of a benchmark, whole ones: rows of TOUCHED_SCHEMA.
 
         Unlike with `touched`, a text that is shorter than an n-gram is in none: `42` is the answer to many questions.
+        `hashed` are the same texts, where they were hashed before.
         """
-        found = self.touched(texts)
+        found = self._touched(texts, hashed or HashedTexts.of(texts), 0)
         is_whole = pc.greater_equal(pc.count_substring(found["example"], " "), self._size - 1)
         return found.filter(pc.and_(is_whole, pc.greater(found["n_grams"], most)))
 
@@ -87,8 +88,8 @@ class Benchmarks:
         self._pieces.append(piece)
         return _Index(found.hashes, texts.astype(np.int32), found.places().astype(np.int32))
 
-    def _touched(self, piece: pa.Array, start: int) -> pa.Table:
-        found = n_grams(piece, self._size)
+    def _touched(self, piece: pa.Array, hashed: HashedTexts, start: int) -> pa.Table:
+        found = hashed.n_grams(self._size)
         places, entries = self._look_up(found.hashes)
         rows, held = found.rows()[places], self._index.take(entries)
         words = _words(piece, rows, found.places()[places], self._size)

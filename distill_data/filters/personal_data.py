@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from distill_data.filters.flat_text import Traces, where_said
 
-# Whatever a finder below can find has one of these in it (RE2).
-_CANDIDATE = (
-    r"@[A-Za-z0-9-]+\.[A-Za-z]|[0-9]{3}\)?[-. ][0-9]{3}[-. ][0-9]{4}|\+[1-9][0-9]{0,2}[ .(-]?[(0-9]"
-    r"|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4}|[0-9]{13}"
-    r"|[0-9]{4}[ -][0-9]{4,6}[ -][0-9]{4,5}"
-)
+# Whatever a finder below can find has what stands here in it (RE2).
+_MAY_BE_EMAIL = r"@[A-Za-z0-9-]+\.[A-Za-z]"
+_MAY_BE_PHONE = r"[0-9]{3}\)?[-. ][0-9]{3}[-. ][0-9]{4}|\+[1-9][0-9]{0,2}[ .(-]?[(0-9]"
+_MAY_BE_IBAN = r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4}"
+_MAY_BE_CARD = r"[0-9]{13}|[0-9]{4}[ -][0-9]{4,6}[ -][0-9]{4,5}"
+_MAY_BE_IPV4 = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"
 _EMAIL = re.compile(r"[\w+-]@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,24}\b")
 _EXAMPLE_DOMAIN = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost)$")
 _PHONE = re.compile(
@@ -39,19 +39,18 @@ _CARD = re.compile(
 def personal_data(traces: Traces) -> np.ndarray:
     """1 where `completion` has an e-mail address, telephone number, IBAN, card number or public IP address, else 0.
 
-    One expression over the whole column finds candidates; only those are looked at with the exact ones. Addresses kept
-    for examples (RFC 2606) and private networks do not count.
+    One expression over the whole column finds candidates, others of which kind they are; with that kind's exact one
+    they are looked at. Addresses kept for examples (RFC 2606) and private networks do not count.
     """
     texts = pc.fill_null(traces["completion"], "")
-    found = np.asarray(pc.match_substring_regex(texts, _CANDIDATE)).copy()
-    rows = np.flatnonzero(found)
-    found[rows] = [has_personal_data(text) for text in texts.take(pa.array(rows)).to_pylist()]
+    found = np.zeros(len(texts), bool)
+    maybe = np.flatnonzero(np.asarray(pc.match_substring_regex(texts, _CANDIDATE)))
+    candidates = texts.take(pa.array(maybe))
+    for may_be, finder, is_one in _FINDERS:
+        rows = np.flatnonzero(np.asarray(pc.match_substring_regex(candidates, may_be)))
+        for row, text in zip(maybe[rows], candidates.take(pa.array(rows)).to_pylist(), strict=True):
+            found[row] |= any(is_one(match.group()) for match in finder.finditer(text))
     return where_said(np.asarray(pc.is_valid(traces["completion"])), found)
-
-
-def has_personal_data(text: str) -> bool:
-    """Whether one text has any."""
-    return any(is_one(match.group()) for finder, is_one in _FINDERS for match in finder.finditer(text))
 
 
 def passes_luhn(number: str) -> bool:
@@ -85,10 +84,11 @@ def _is_phone(text: str) -> bool:
     return 9 <= sum(character.isdigit() for character in text) <= 15  # E.164 allows 15
 
 
-_FINDERS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
-    (_EMAIL, _is_email),
-    (_PHONE, _is_phone),
-    (_IBAN, is_iban),
-    (_CARD, passes_luhn),
-    (_IPV4, is_public_ip),
+_FINDERS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    (_MAY_BE_EMAIL, _EMAIL, _is_email),
+    (_MAY_BE_PHONE, _PHONE, _is_phone),
+    (_MAY_BE_IBAN, _IBAN, is_iban),
+    (_MAY_BE_CARD, _CARD, passes_luhn),
+    (_MAY_BE_IPV4, _IPV4, is_public_ip),
 )
+_CANDIDATE = "|".join(may_be for may_be, _, _ in _FINDERS)

@@ -37,11 +37,35 @@ class NGrams:
         return np.arange(len(self.hashes)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
 
 
-def n_grams(texts: pa.Array, size: int) -> NGrams:
-    """The n-grams of `size` tokens of every text, by a polynomial over its tokens' hashes (Karp and Rabin 1987)."""
-    from distill_data.filters.token_loops import hash_runs
+@dataclass(frozen=True)
+class HashedTexts:
+    """The tokens of n texts as hashes, made once for n-grams of any size."""
 
-    return NGrams(*hash_runs(*token_hashes(texts), size, _FACTOR))
+    starts: np.ndarray  # int64 [n + 1]: where a text's tokens begin and end
+    hashes: np.ndarray  # uint64 [starts[-1]]
+
+    @classmethod
+    def of(cls, texts: pa.Array) -> HashedTexts:
+        """The tokens that `normalise` finds."""
+        return cls(*token_hashes(texts))
+
+    def take(self, rows: np.ndarray) -> HashedTexts:
+        """Some of the texts, in this order."""
+        lengths = np.diff(self.starts)[rows]
+        starts = np.concatenate(([0], np.cumsum(lengths)))
+        places = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], lengths)
+        return HashedTexts(starts, self.hashes[places])
+
+    def n_grams(self, size: int) -> NGrams:
+        """The n-grams of `size` tokens of every text, by a polynomial over its tokens' hashes (Karp and Rabin 1987)."""
+        from distill_data.filters.token_loops import hash_runs
+
+        return NGrams(*hash_runs(self.starts, self.hashes, size, _FACTOR))
+
+
+def n_grams(texts: pa.Array, size: int) -> NGrams:
+    """The n-grams of `size` tokens of every text."""
+    return HashedTexts.of(texts).n_grams(size)
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:

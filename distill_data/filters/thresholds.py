@@ -12,9 +12,11 @@ from distill_data.filter_config import Filters
 from distill_data.filters.flat_text import Traces
 from distill_data.filters.language import check_language
 from distill_data.filters.measures import MEASURES, Measure, language_measure
+from distill_data.records import SOFT_LABEL_FIELDS
 
 _BLOCK_ROWS = 512  # a megabyte of text: what is made of it stays in a core's cache
 _SURE = 0.5
+_LABELS = {name for name, _ in SOFT_LABEL_FIELDS}
 
 CONTENT_REASONS: dict[str, str] = {
     "too_short": "the completion has fewer tokens than filters.min_tokens",
@@ -85,13 +87,26 @@ def columns(filters: Filters) -> set[str]:
     return {column for rule in active(filters) for column in rule.measure.reads}
 
 
+def label_measures(filters: Filters) -> list[Measure]:
+    """What the active rules measure of soft labels, and of nothing else."""
+    return [rule.measure for rule in active(filters) if _LABELS.issuperset(rule.measure.reads)]
+
+
 def measure_all(table: pa.Table, filters: Filters) -> dict[str, np.ndarray]:
-    """What the active rules measure, by name: float32 [rows] each. Memory beside that does not grow with the rows."""
-    measures = {rule.measure.name: rule.measure for rule in active(filters)}
+    """What the active rules measure, by name: float32 [rows] each. Memory beside that does not grow with the rows.
+
+    A measure of labels that is a column of the table was measured before.
+    """
+    before = {measure.name for measure in label_measures(filters)}.intersection(table.column_names)
+    known = {name: table[name].to_numpy() for name in before}
+    measures = {rule.measure.name: rule.measure for rule in active(filters) if rule.measure.name not in known}
+    if not measures:
+        return known
     starts = range(0, max(table.num_rows, 1), _BLOCK_ROWS)
     blocks = (Traces(table.slice(start, _BLOCK_ROWS)) for start in starts)
     found = [[measure.of(block) for measure in measures.values()] for block in blocks]
-    return {name: np.concatenate(pieces) for name, pieces in zip(measures, zip(*found, strict=True), strict=True)}
+    joined = map(np.concatenate, zip(*found, strict=True))
+    return known | dict(zip(measures, joined, strict=True))
 
 
 def content_reasons(measures: Mapping[str, np.ndarray], filters: Filters) -> pa.StringArray:

@@ -41,6 +41,64 @@ def rows_beyond(data, offsets, stable):
 
 
 @compiled
+def unstable_runs(data, offsets, stable):
+    """Where runs of code points that are not stable begin, with the code point before them, and end: int64 [n] each."""
+    starts, ends = np.empty(len(data), np.int64), np.empty(len(data), np.int64)
+    count = 0
+    for row in range(len(offsets) - 1):
+        place = before = np.int64(offsets[row])
+        in_run = False
+        while place < offsets[row + 1]:
+            code, after = code_point(data, place)
+            if not stable[code]:
+                if not in_run:
+                    starts[count] = before
+                    count += 1
+                ends[count - 1] = after
+            in_run = not stable[code]
+            before, place = place, after
+    return starts[:count].copy(), ends[:count].copy()
+
+
+@compiled
+def copied_runs(data, starts, ends):
+    """What stands between these places, as uint8, and where each begins and ends therein: int32 [n + 1]."""
+    offsets = np.zeros(len(starts) + 1, np.int32)
+    for run in range(len(starts)):
+        offsets[run + 1] = offsets[run] + ends[run] - starts[run]
+    copied = np.empty(offsets[-1], np.uint8)
+    for run in range(len(starts)):
+        copied[offsets[run] : offsets[run + 1]] = data[starts[run] : ends[run]]
+    return copied, offsets
+
+
+@compiled
+def spliced(data, offsets, starts, ends, written, bounds):
+    """Rows with what is `written` between its bounds in place of their runs: uint8, and int32 [R + 1]."""
+    first = np.int64(offsets[0])
+    room = offsets[-1] - first + bounds[-1] - bounds[0]
+    made, made_offsets = np.empty(room, np.uint8), np.zeros(len(offsets), np.int32)
+    run = count = 0
+    place = first
+    for row in range(len(offsets) - 1):
+        while run < len(starts) and starts[run] < offsets[row + 1]:
+            for byte in range(place, starts[run]):
+                made[count] = data[byte]
+                count += 1
+            for byte in range(bounds[run], bounds[run + 1]):
+                made[count] = written[byte]
+                count += 1
+            place = ends[run]
+            run += 1
+        for byte in range(place, offsets[row + 1]):
+            made[count] = data[byte]
+            count += 1
+        place = np.int64(offsets[row + 1])
+        made_offsets[row + 1] = count
+    return made[:count].copy(), made_offsets
+
+
+@compiled
 def hash_tokens(data, offsets, meanings):
     """The hashes of all tokens of rows of UTF-8.
 

@@ -24,6 +24,7 @@ from distill_data.page.payload import payload
 from distill_data.page.scan import REJECTED_SHOWN
 from distill_data.page.stages import stages
 from distill_data.parquet import place
+from distill_data.templates import templates
 
 FILES_SHOWN = 200
 NO_TOKENIZER = "no tokenizer was given"
@@ -96,13 +97,7 @@ def page_html(corpus: Corpus, found: Gathered, decode: Decode | str) -> str:
 
 def _environment() -> jinja2.Environment:
     """Everything that a template prints is escaped, unless it is this package's own."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
+    environment = templates(_FOLDER, escape=True)
     environment.filters |= {"count": "{:,}".format, "percent": "{:.1%}".format, "at": "{:.3f}".format, "short": number}
     environment.filters["size"] = _size
     return environment

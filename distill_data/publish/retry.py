@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
 LONGEST_RETRY_AFTER = 900.0
 _STATUSES = {408, 429, 500, 502, 503, 504}
+_XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 _ERRNOS = {errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE, errno.EIO}
 
 T = TypeVar("T")
@@ -75,8 +77,9 @@ def passing_reason(error: BaseException) -> str | None:
 
 
 def status_of(error: BaseException) -> int | None:
-    """HTTP status of the answer behind an error of huggingface_hub; None where there is none."""
-    return getattr(getattr(error, "response", None), "status_code", None)
+    """HTTP status of the answer behind an error of huggingface_hub or hf_xet, which only says it; None: no answer."""
+    said = _XET_STATUS.search(str(error)) if isinstance(error, ConnectionError) else None
+    return int(said[1]) if said else getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

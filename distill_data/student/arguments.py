@@ -8,21 +8,25 @@ import torch
 from transformers import TrainingArguments
 
 from distill_data.errors import StudentError
+from distill_data.student.ranks import world_size
 from distill_data.student_config import Train
 
 
 def training_arguments(train: Train, output: Path) -> TrainingArguments:
-    """Arguments for training in one process on one device, with checkpoints in `output`.
+    """Arguments for one process on one device, with checkpoints in `output`.
+
+    Processes that train together share a step's batches: how many there are changes nothing but the speed.
 
     Raises:
-        StudentError: the Trainer refuses the settings.
+        StudentError: the Trainer refuses the settings, or a step's traces cannot be shared evenly.
     """
+    batch_size, accumulation = shared_step(train, world_size())
     try:
         arguments = TrainingArguments(
             output_dir=str(output),
             max_steps=train.steps,
-            per_device_train_batch_size=train.batch_size,
-            gradient_accumulation_steps=train.gradient_accumulation,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
             train_sampling_strategy="group_by_length" if train.batching == "length_grouped" else "random",
             learning_rate=train.learning_rate,
             lr_scheduler_type="cosine",
@@ -49,3 +53,19 @@ def training_arguments(train: Train, output: Path) -> TrainingArguments:
     # One process trains on one device: with several GPUs the Trainer would copy the model to all, every step.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def shared_step(train: Train, processes: int) -> tuple[int, int]:
+    """Traces per batch and batches per step of each of the processes that share a step.
+
+    Raises:
+        StudentError: neither number can be divided by them.
+    """
+    if train.gradient_accumulation % processes == 0:
+        return train.batch_size, train.gradient_accumulation // processes
+    if train.batch_size % processes == 0:
+        return train.batch_size // processes, train.gradient_accumulation
+    raise StudentError(
+        f"{processes} processes cannot share a step of {train.gradient_accumulation} batches of {train.batch_size} "
+        f"traces: make student.train.gradient_accumulation or batch_size a multiple of {processes}"
+    )

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from distill_data.corpus.write import public_model_name
+from distill_data.templates import templates
 
 if TYPE_CHECKING:
     from distill_data.student.job import StudentPlan
@@ -19,16 +18,9 @@ CARD_NAME = "README.md"
 def write_student_card(plan: StudentPlan, folder: Path) -> None:
     """Write README.md into the folder of a student that is trained."""
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-    )
-    card = environment.get_template(
-        "classifier_card.md.jinja" if plan.student.task == "classification" else "card.md.jinja"
-    ).render(
+    name = "classifier_card.md.jinja" if plan.student.task == "classification" else "card.md.jinja"
+    template = templates(Path(__file__).parent, escape=False).get_template(name)
+    card = template.render(
         name=plan.folder.name,
         base=_base(plan),
         teacher=public_model_name(plan.corpus.manifest.config["teacher"]["model"]),

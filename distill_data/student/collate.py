@@ -32,17 +32,16 @@ class SoftLabelCollator:
 
     def __call__(self, rows: list[Row]) -> Batch:
         """One batch of these traces."""
+        from distill_data.list_loops import lay_out
+
         prompts, lengths = _lengths(rows)
-        prompts, lengths = prompts[:, None], lengths[:, None]
-        positions = np.arange(lengths.max())
-        filled = positions < lengths
-        input_ids = np.full(filled.shape, self.pad_token_id, np.int64)
-        input_ids[filled] = _tokens(rows)
+        shape = len(rows), int(lengths.max())
         inputs = {
-            "input_ids": input_ids,
-            "attention_mask": filled.astype(np.int64),
-            "label_mask": _predicts_completion(positions, prompts, lengths),
+            "input_ids": np.full(shape, self.pad_token_id, np.int64),
+            "attention_mask": np.empty(shape, np.int64),
+            "label_mask": np.empty(shape, np.bool_),
         }
+        lay_out(_tokens(rows), prompts, lengths, *inputs.values())
         return {name: torch.from_numpy(values) for name, values in inputs.items()} | _labels(rows)
 
 
@@ -59,7 +58,7 @@ class PackedCollator:
         prompts, lengths = _lengths(rows)
         starts = np.cumsum(lengths) - lengths
         positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
-        mask = _predicts_completion(positions, np.repeat(prompts, lengths), np.repeat(lengths, lengths))
+        mask = (positions >= np.repeat(prompts, lengths) - 1) & (positions < np.repeat(lengths, lengths) - 1)
         inputs = {"input_ids": _tokens(rows).astype(np.int64), "position_ids": positions, "label_mask": mask}
         return {name: torch.from_numpy(values)[None] for name, values in inputs.items()} | _labels(rows)
 
@@ -90,36 +89,34 @@ def _tokens(rows: list[Row]) -> np.ndarray:
     return np.concatenate([row[name] for row in rows for name in ("prompt_token_ids", "completion_token_ids")])
 
 
-def _predicts_completion(positions: np.ndarray, prompts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    return (positions >= prompts - 1) & (positions < lengths - 1)
-
-
 def _labels(rows: list[Row]) -> Batch:
     """The label tensors of the traces' completion tokens, trace after trace."""
-    ids, logprobs, mass = _supports(rows)
+    from distill_data.list_loops import probability_sums
+
+    ids, logprobs = _supports(rows)
+    mass = np.empty(len(logprobs), np.float32)
+    probability_sums(logprobs.numpy(), mass)
     return {
         "target_ids": torch.from_numpy(_flat(rows, "completion_token_ids", np.int64)),
         "sampled_logprobs": torch.from_numpy(_flat(rows, "sampled_logprobs")),
         "support_ids": ids,
         "support_logprobs": logprobs,
-        "tail_logprobs": (1.0 - mass).clamp_min_(0.0).log_(),
+        "tail_logprobs": (1.0 - torch.from_numpy(mass)).clamp_min_(0.0).log_(),
     }
 
 
-def _supports(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids and log-probabilities as rectangles, [N, K], and the probability of every position's support, [N]."""
+def _supports(rows: list[Row]) -> tuple[Tensor, Tensor]:
+    """Ids and log-probabilities as rectangles: [N, K] each."""
     counts = _flat(rows, "support_counts")
     logprobs = torch.from_numpy(_flat(rows, "support_logprobs")).float()  # in a fifth of numpy's time
     shape = len(counts), int(counts.max(initial=1))
     if len(logprobs) == math.prod(shape):  # every position keeps K tokens
-        padded = logprobs.view(shape)
-        return torch.from_numpy(_flat(rows, "support_ids", np.int64)).view(shape), padded, padded.exp().sum(1)
+        return torch.from_numpy(_flat(rows, "support_ids", np.int64)).view(shape), logprobs.view(shape)
     from distill_data.list_loops import pad_rows
 
-    out = np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(len(counts), np.float32)
-    pad_rows(counts, _flat(rows, "support_ids"), logprobs.numpy(), logprobs.exp().numpy(), out)
-    padded_ids, padded, mass = map(torch.from_numpy, out)
-    return padded_ids, padded, mass
+    ids, padded = np.empty(shape, np.int64), np.empty(shape, np.float32)
+    pad_rows(counts, _flat(rows, "support_ids"), logprobs.numpy(), ids, padded)
+    return torch.from_numpy(ids), torch.from_numpy(padded)
 
 
 def _flat(rows: list[Row], name: str, kind: type[np.generic] | None = None) -> np.ndarray:

@@ -39,7 +39,7 @@ def batch_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """
     mask = batch["label_mask"]
     options: dict[str, Any] = {"use_cache": False}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+    if "logits_to_keep" in inspect.signature(getattr(model, "module", model).forward).parameters:
         keep = mask.shape[1] - int(mask.any(0).int().argmax())
         options["logits_to_keep"] = keep
         mask = mask[:, -keep:]

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from distill_data.student import ranks
 from distill_data.student.metrics import Metrics
 from distill_data.student.result import EvaluationResult
 from distill_data.student_config import EarlyStopping
@@ -22,7 +23,8 @@ class HeldOutLooks(TrainerCallback):
 
     The best weights (of those that train) are in a file of `folder` named by their step; `restore_best` puts them back.
     What earlier looks found is read from the metrics, so that a training that goes on knows them. A file that a
-    checkpoint may go back to is kept until the next one is written.
+    checkpoint may go back to is kept until the next one is written. Of processes that train together, all look, and the
+    main one has the files.
     """
 
     def __init__(self, rule: EarlyStopping, measure: Callable[[Any], EvaluationResult], metrics: Metrics, folder: Path):
@@ -36,7 +38,7 @@ class HeldOutLooks(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Forgets weights that were best once: no training goes back before this checkpoint."""
         best = self._best_step()
-        for file in self._folder.glob("best-*"):
+        for file in self._folder.glob("best-*") if ranks.is_main() else ():
             if best is None or file != self._file(best):
                 file.unlink()
 
@@ -52,14 +54,15 @@ class HeldOutLooks(TrainerCallback):
         earlier = [line[_VALUE] for line in self._metrics.of(_VALUE)]
         self._metrics.add(step, held_out_kl=found.distance, held_out_cross_entropy=found.cross_entropy)
         if found.distance < min(earlier, default=float("inf")):
-            _save(model, self._file(step))
+            if ranks.is_main():
+                _save(model, self._file(step))
         elif looks_without_gain([*earlier, found.distance]) >= self._rule.patience:
             control.should_training_stop = True
 
     def restore_best(self, model: Any) -> int | None:
-        """Give a model the best weights again; at which step they were, or None where nobody looked."""
-        if (best := self._best_step()) is None:
-            return None
+        """Give the main process' model the best weights again; at which step they were, None where nobody looked."""
+        if (best := self._best_step()) is None or not ranks.is_main():
+            return best
         weights = load_file(self._file(best))
         with torch.no_grad():
             for name, values in _trained(model).items():

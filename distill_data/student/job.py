@@ -19,10 +19,10 @@ from distill_data.errors import StudentError
 from distill_data.identity import digest
 from distill_data.models import model_fingerprint, resolve_model, tokenizer_fingerprint
 from distill_data.parquet import place
+from distill_data.student import ranks
 from distill_data.student.classifier_job import measure_on, train_on
 from distill_data.student.labels import StudentLabels, teacher_source
 from distill_data.student.result import ClassifierResult, EvaluationResult
-from distill_data.student.staging import make_once
 from distill_data.student_config import EXECUTION, Student
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
 def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
     """Train the student in a folder beside its own, then give it its name.
 
-    Two trainers of one student take turns, and the second one finds it trained.
+    Two trainers of one student take turns, and the second one finds it trained. Processes that `accelerate launch`
+    started are one trainer: all of them call this.
 
     Raises:
         StudentError: student and corpus do not fit together; see `training.train_student`.
@@ -126,11 +127,28 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
                 train_on(plan.corpus, plan.student, plan.config.teacher, folder, on_step)
             else:
                 train_student(_job(plan, folder), on_step)
+        if not ranks.is_main():
+            return
         write_student_card(plan, folder)
         origin = {"corpus": plan.corpus.reference, "digest": plan.corpus.manifest.digest}
         (folder / "corpus.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
-    make_once(plan.folder, lambda: plan.is_trained, make)
+    ranks.make_together(plan.folder, lambda: plan.is_trained, make)
+
+
+def train_and_measure(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> StudentReport | None:
+    """Train and measure without a flow, as one of the processes that `accelerate launch` started; the main one reports.
+
+    Raises:
+        StudentError: as `train`.
+    """
+    created = not plan.is_trained
+    train(plan, on_step)
+    if not ranks.is_main():
+        return None
+    if plan.has_held_out and not plan.is_evaluated:
+        evaluate(plan)
+    return report_student(plan, created)
 
 
 def _job(plan: StudentPlan, folder: Path) -> TrainJob:

@@ -14,21 +14,25 @@ METRICS_NAME = "metrics.jsonl"
 class Metrics:
     """The metrics of a training in `folder`, and with `tensorboard` the same as TensorBoard's event files.
 
-    A training that goes on after `step` steps keeps the lines up to there; those behind it are made again.
+    A training that goes on after `step` steps keeps the lines up to there; those behind it are made again. Without
+    `writes` they are kept in memory alone: of several processes that train together one writes.
     """
 
-    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False):
-        self._path = folder / METRICS_NAME
-        self.lines = [line for line in _read(self._path) if line["step"] <= step]
-        place("".join(map(_as_line, self.lines)).encode(), self._path)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = _event_writer(folder / "tensorboard", step) if tensorboard else None
+    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False, *, writes: bool = True):
+        path = folder / METRICS_NAME
+        self.lines = [line for line in _read(path) if line["step"] <= step]
+        self._file = self._board = None
+        if writes:
+            place("".join(map(_as_line, self.lines)).encode(), path)
+            self._file = path.open("a", encoding="utf-8")
+            self._board = _event_writer(folder / "tensorboard", step) if tensorboard else None
 
     def add(self, step: int, **values: float) -> None:
         """Write down what was measured after a step."""
         self.lines.append({"step": step, **values})
-        self._file.write(_as_line(self.lines[-1]))
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(_as_line(self.lines[-1]))
+            self._file.flush()
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -39,7 +43,8 @@ class Metrics:
 
     def close(self) -> None:
         """Nothing more comes."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from distill_data.errors import StudentError
+from distill_data.student import ranks
 from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
 from distill_data.student.forward import batch_logits, label_hidden, plain_head
 from distill_data.student.losses import MixedLoss
@@ -22,7 +23,7 @@ from distill_data.student_config import Loss
 
 @dataclass(frozen=True)
 class LossPoint:
-    """One optimizer step: losses in nats per completion token, of the batch before the step."""
+    """One optimizer step: losses in nats per completion token, of the batches of all processes before the step."""
 
     step: int
     loss: float
@@ -69,8 +70,9 @@ class Recorder(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Adds a point to the curve and reports it."""
-        loss, kl, cross_entropy = torch.stack([terms for terms, _ in self._batches]).sum(0).tolist()
-        self.tokens += sum(int(tokens) for _, tokens in self._batches)
+        sums = torch.stack([torch.cat([terms, tokens[None]]) for terms, tokens in self._batches]).double().sum(0)
+        loss, kl, cross_entropy, tokens = ranks.over_ranks(sums).tolist()
+        self.tokens += int(tokens)
         self._batches.clear()
         if not math.isfinite(loss):
             raise StudentError(
@@ -85,7 +87,7 @@ class Recorder(TrainerCallback):
 class SoftLabelTrainer(Trainer):
     """The transformers Trainer with the distillation loss, a mean over all completion tokens of a step.
 
-    `draws` are those of sampled soft labels.
+    So it is too where several processes share a step's batches. `draws` are those of sampled soft labels.
     """
 
     loss_is_scaled_for_ga = True
@@ -96,6 +98,7 @@ class SoftLabelTrainer(Trainer):
         self.weights = weights
         self.draws = draws
         self.recorder = recorder
+        self.plain: Any = self.model  # before anything wraps it
         self.head = plain_head(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -103,27 +106,34 @@ class SoftLabelTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         dataset: Any = self.train_dataset
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(step, lengths=dataset.lengths.tolist())
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        # Processes that train together have to agree on the order, and their own random numbers part.
+        generator = torch.Generator().manual_seed(self.args.seed) if self.args.world_size > 1 else None
+        return LengthGroupedSampler(step, lengths=dataset.lengths.tolist(), generator=generator)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The batches of a step and their completion tokens, which Trainer counts only in `labels`."""
+        """The process' own batches of a step, and the completion tokens of all; Trainer counts only `labels`."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, sum(len(batch["target_ids"]) for batch in batches)
+        tokens = sum(len(batch["target_ids"]) for batch in batches)
+        return batches, int(ranks.over_ranks(torch.tensor(tokens, device=device)))
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Weighted divergence and cross-entropy of one batch, over the completion tokens of its step."""
+        """Weighted divergence and cross-entropy of one batch, over the completion tokens of its step.
+
+        Gradients are averaged over processes, so what is returned is as many times its share.
+        """
         losses = self._losses(model, inputs, num_items_in_batch)
         terms = torch.stack([losses.total.detach(), losses.kl, losses.cross_entropy])
         filled = inputs.get("attention_mask")  # a packed batch has none, and no padding
         self.recorder.add(terms, torch.ones_like(inputs["input_ids"]).sum() if filled is None else filled.sum())
-        return (losses.total, {}) if return_outputs else losses.total
+        total = losses.total * self.args.world_size
+        return (total, {}) if return_outputs else total
 
     def _losses(self, model: Any, inputs: Any, tokens: Any) -> MixedLoss:
         labels = Labels(inputs["target_ids"], inputs["support_ids"], inputs["support_logprobs"])
-        if self.head is None or model is not self.model:  # what wraps a model may need to be called itself
+        if self.head is None or model is not self.plain:  # what wraps a model may need to be called itself
             return logits_loss(*batch_logits(model, inputs), labels, self.weights, tokens, self.draws)
         with self.accelerator.autocast():  # otherwise part of the model's own forward
             return head_loss(label_hidden(model, inputs), self.head, labels, self.weights, tokens, self.draws)

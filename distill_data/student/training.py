@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from distill_data.errors import StudentError
 from distill_data.models import ModelSource
+from distill_data.student import ranks
 from distill_data.student.arguments import training_arguments
 from distill_data.student.checkpoints import last_checkpoint, remove_checkpoints
 from distill_data.student.collate import PackedCollator, SoftLabelCollator
@@ -79,7 +80,8 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
     """Train a student and save model, tokenizer and training.json into `job.output`; silent, on a GPU if any.
 
     `on_step` is called after every optimizer step. The same job gives the same weights on a CPU, also where it was
-    killed and goes on from a checkpoint in `job.output`.
+    killed and goes on from a checkpoint in `job.output`. Processes that `accelerate launch` started all call it with
+    the same job: they share the batches, and the main one writes.
 
     Raises:
         ConfigError, ModelError: the student's model cannot be made or loaded.
@@ -97,8 +99,8 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
     use_cache = getattr(model.config, "use_cache", None)
     adapted = None if train.lora is None else add_adapters(model, train.lora, train.seed)
     job.output.mkdir(parents=True, exist_ok=True)
-    checkpoint, done = last_checkpoint(job.output)
-    metrics = Metrics(job.output, done, train.tensorboard)
+    checkpoint, done = ranks.from_main(lambda: last_checkpoint(job.output))
+    metrics = Metrics(job.output, done, train.tensorboard, writes=ranks.is_main())
     recorder = Recorder(train.steps, on_step, metrics)
     with quiet_transformers():
         trainer = _trainer(job, dataset, model, recorder)
@@ -113,8 +115,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
         best = looks.restore_best(model) if looks is not None else None
         if use_cache is not None:
             model.config.use_cache = use_cache  # the Trainer switched it off, and a saved student generates
-        (model if adapted is None else save_adapter(adapted, job.output)).save_pretrained(job.output)
-        job.tokenizer.save_pretrained(job.output)
+        _save(trainer, model, adapted, job)
     metrics.close()
     result = TrainResult(
         folder=job.output,
@@ -129,9 +130,20 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
         best_step=best,
         loss_curve=recorder.curve,
     )
-    write_report(result, job.student)
-    remove_checkpoints(job.output)
+    if ranks.is_main():
+        write_report(result, job.student)
+        remove_checkpoints(job.output)
     return result
+
+
+def _save(trainer: SoftLabelTrainer, model: PreTrainedModel, adapted: Any, job: TrainJob) -> None:
+    """Model and tokenizer, by the main process; weights that are sharded over processes are gathered by all."""
+    gathered: dict[str, Any] = {}
+    if trainer.is_fsdp_enabled:
+        gathered = {"state_dict": trainer.accelerator.get_state_dict(trainer.model)}
+    if ranks.is_main():
+        (model if adapted is None else save_adapter(adapted, job.output)).save_pretrained(job.output, **gathered)
+        job.tokenizer.save_pretrained(job.output)
 
 
 def _trainer(job: TrainJob, dataset: SoftLabelDataset, model: PreTrainedModel, recorder: Recorder) -> SoftLabelTrainer:

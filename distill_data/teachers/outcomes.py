@@ -50,6 +50,8 @@ def outcome_of(wanted: Wanted, completion: Completion, selection: SoftLabelSelec
     reason = completion.finish_reason
     if reason == "length" and tokens < wanted.sampling.max_tokens:
         reason = "context"  # vLLM cuts at the end of the context without saying so
+    if wanted.rendered.scored_cut:
+        reason = "length"
     try:
         select = select_drawn if selection.kind == "sampled" else select_support
         labels = select(completion.top_ids, completion.top_logprobs, completion.sampled_logprobs, selection)

@@ -20,6 +20,7 @@ class RenderedPrompt:
     token_ids: list[int]
     suffix: str
     scored_token_ids: list[int] | None = None
+    scored_cut: bool = False  # the completion was cut before its end
     label_token_ids: list[list[int]] | None = None
 
     @property
@@ -60,7 +61,7 @@ def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: teacher_confi
     """Render and tokenise prompts together.
 
     A chat template writes its own special tokens, so none are added to it; plain text gets the tokenizer's. A
-    completion to score ends with EOS, which a student must learn too.
+    completion to score ends with EOS, which a student must learn too; one whose ids are given is scored as it is.
     """
     texts = [render_text(prompt, tokenizer, teacher) for prompt in prompts]
     if not texts:
@@ -69,10 +70,21 @@ def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: teacher_confi
     suffixes = [text[-SUFFIX_LENGTH:] for text in texts]
     if teacher.mode != "score":
         labels = label_token_ids(teacher, tokenizer) if teacher.mode == "classify" else None
-        return [RenderedPrompt(ids, suffix, None, labels) for ids, suffix in zip(encoded, suffixes, strict=True)]
-    end = [tokenizer.eos_token_id]
-    scored = tokenizer([prompt.completion for prompt in prompts], add_special_tokens=False)["input_ids"]
+        return [
+            RenderedPrompt(ids, suffix, label_token_ids=labels) for ids, suffix in zip(encoded, suffixes, strict=True)
+        ]
+    scored = _scored_ids(prompts, tokenizer)
     return [
-        RenderedPrompt(ids, suffix, completion if completion[-1:] == end else completion + end)
-        for ids, suffix, completion in zip(encoded, suffixes, scored, strict=True)
+        RenderedPrompt(ids, suffix, completion, prompt.completion_cut)
+        for ids, suffix, completion, prompt in zip(encoded, suffixes, scored, prompts, strict=True)
+    ]
+
+
+def _scored_ids(prompts: list[Prompt], tokenizer: Any) -> list[list[int]]:
+    """The ids that a model wrote, or those of a text and EOS."""
+    end = [tokenizer.eos_token_id]
+    texts = tokenizer([prompt.completion for prompt in prompts], add_special_tokens=False)["input_ids"]
+    return [
+        prompt.completion_token_ids or (ids if ids[-1:] == end else ids + end)
+        for prompt, ids in zip(prompts, texts, strict=True)
     ]

@@ -32,6 +32,7 @@ _NUMBER = re.compile(
     (?P<percent>\s?(?:\\?%|percent\b))?""",
     re.VERBOSE,
 )
+_LAST_DIGIT = re.compile(r".*([0-9½⅓⅔¼¾⅕⅛])", re.DOTALL)
 _SEPARATORS = re.compile(r"[^0-9.+-]")
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
@@ -76,9 +77,10 @@ class Quantity:
 
 def last_number(text: str) -> Quantity | None:
     """The last number in a text; None where there is none, or where it is a part of an expression or a range."""
-    end = max(text.rfind(digit) for digit in "0123456789½⅓⅔¼¾⅕⅛")
-    if end < 0:
+    last = _LAST_DIGIT.match(text)
+    if last is None:
         return None
+    end = last.start(1)
     cut = max(0, end - WINDOW)
     text = _ascii(text[cut : end + 40])
     found = None
@@ -121,11 +123,16 @@ def _quantity(found: re.Match[str], negative: bool = False, unit: str = "") -> Q
     exponent = int(found["e"] or found["power"] or 0) + _SCALES.get(found["scale"] or "", 0)
     if abs(exponent) > MAX_DIGITS or (bottom and not _fraction(bottom)):
         return None
-    value = _fraction(top) / _fraction(bottom) if top else _fraction(found["number"]) * Fraction(10) ** exponent
-    value += int(found["whole"] or 0)
+    value = _fraction(top) / _fraction(bottom) if top else _fraction(found["number"])
+    if exponent and not top:
+        value *= Fraction(10) ** exponent
+    if found["whole"]:
+        value += int(found["whole"])
     decimal = "." in found.group() or bool(found["e"] or found["power"])
     return Quantity(-value if negative or found["sign"] == "-" else value, bool(found["percent"]), decimal, unit)
 
 
 def _fraction(digits: str) -> Fraction:
+    if digits.isdecimal():
+        return Fraction(int(digits))
     return Fraction(_SEPARATORS.sub("", digits))

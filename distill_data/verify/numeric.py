@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 from distill_data.errors import InputError
 from distill_data.reasoning import final_answer
@@ -12,6 +13,7 @@ from distill_data.verify.numbers import Quantity, last_number
 
 ROUNDING = 1e-6
 """The relative tolerance that only forgives rounding; whole numbers are not rounded."""
+_ROUNDING = Fraction(ROUNDING)
 
 
 class NumericVerifier:
@@ -37,7 +39,7 @@ class NumericVerifier:
             InputError: the prompt has no reference, or none with a number.
         """
         reference = expected_answer(prompt)
-        expected = last_number(reference)
+        expected = _expected_number(reference)
         if expected is None:
             raise InputError(
                 f"prompt {prompt.prompt_id} has the reference {reference[:80]!r}, which is no number: "
@@ -47,10 +49,21 @@ class NumericVerifier:
         return float(given is not None and self._close(given, expected))
 
     def _close(self, given: Quantity, expected: Quantity) -> bool:
-        exact = given.whole and expected.whole and self._relative <= Fraction(ROUNDING)
+        if given == expected:
+            return True
+        exact = given.whole and expected.whole and self._relative <= _ROUNDING
         relative = Fraction(0) if exact else self._relative
         return any(
-            abs(value - right) <= max(self._absolute, relative * max(abs(value), abs(right)))
+            self._near(value, right, relative)
             for value in given.readings(expected)
             for right in expected.readings(given)
         )
+
+    def _near(self, value: Fraction, right: Fraction, relative: Fraction) -> bool:
+        within = max(self._absolute, relative * max(abs(value), abs(right))) if relative else self._absolute
+        return abs(value - right) <= within
+
+
+@lru_cache(maxsize=1024)  # a prompt's samples come together
+def _expected_number(reference: str) -> Quantity | None:
+    return last_number(reference)

@@ -14,16 +14,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill_data.errors import TraceStoreError, reason_of
 from distill_data.identity import digest
-from distill_data.parquet import place
+from distill_data.parquet import METADATA_KEY, place
+from distill_data.records import SCHEMA_VERSION
 
 VERDICT_SCHEMA = pa.schema([("key", pa.string()), ("score", pa.float64()), ("error", pa.string())])
 _ID_LENGTH = 16
+_KEY_BYTES = 49  # of a key of `verdict_keys`
 
 
 def verifier_id(ingredients: Mapping[str, Any]) -> str:
@@ -43,20 +46,22 @@ def verdict_keys(content_digests: pa.ChunkedArray, judged: pa.Array) -> pa.Array
 
 
 class VerdictStore:
-    """The verdicts of one verifier on one teacher's traces."""
+    """The verdicts of one verifier on one teacher's traces; `find` knows those that were there when it was opened."""
 
     def __init__(self, root: str | Path, teacher_id: str, ingredients: Mapping[str, Any]):
         self._ingredients = dict(ingredients)
         self.folder = Path(root) / "verdicts" / teacher_id / verifier_id(ingredients)
-        self._known = VERDICT_SCHEMA.empty_table()
-        if self.folder.is_dir():
-            parts = sorted(self.folder.glob("part-*.parquet"))
-            self._known = pa.concat_tables([self._known, *map(_read, parts)]).combine_chunks()
+        parts = sorted(self.folder.glob("part-*.parquet")) if self.folder.is_dir() else []
+        known = pa.concat_tables([VERDICT_SCHEMA.empty_table(), *map(_read, parts)]).combine_chunks()
+        self._known = known.take(np.argsort(_beginnings(known["key"].combine_chunks()), kind="stable"))
+        self._beginnings = _beginnings(self._known["key"].combine_chunks())
 
     def find(self, keys: pa.Array) -> pa.Table:
         """VERDICT_SCHEMA of these keys in their order; score and error are both null where there is no verdict yet."""
-        at = pc.index_in(keys, value_set=self._known["key"].combine_chunks())
-        return self._known.select(["score", "error"]).take(at).add_column(0, "key", keys)
+        at = np.searchsorted(self._beginnings, _beginnings(keys))
+        at = pa.array(at, mask=at == len(self._known))
+        is_known = pc.equal(self._known["key"].take(at), keys).combine_chunks()
+        return self._known.select(["score", "error"]).take(pc.if_else(is_known, at, None)).add_column(0, "key", keys)
 
     def commit(self, verdicts: pa.Table) -> None:
         """Keep rows of VERDICT_SCHEMA for good.
@@ -65,7 +70,8 @@ class VerdictStore:
             TraceStoreError: the folder cannot be written.
         """
         sink = pa.BufferOutputStream()
-        pq.write_table(verdicts, sink, compression="zstd", write_page_checksum=True)
+        facts = {METADATA_KEY: json.dumps({"schema_version": SCHEMA_VERSION})}
+        pq.write_table(verdicts.replace_schema_metadata(facts), sink, compression="zstd", write_page_checksum=True)
         data = sink.getvalue()
         name = f"part-{hashlib.sha256(data).hexdigest()[:32]}.parquet"
         try:
@@ -78,13 +84,27 @@ class VerdictStore:
                 f"cannot write {self.folder}: {reason_of(error)}: free space or fix the folder, then run the same "
                 "command again; every trace is kept"
             ) from error
-        self._known = pa.concat_tables([self._known, verdicts]).combine_chunks()
+
+
+def _beginnings(keys: pa.Array) -> np.ndarray:
+    """Of ASCII keys the first bytes, which tell them apart: bytes [n]."""
+    if not len(keys):
+        return np.empty(0, f"S{_KEY_BYTES}")
+    even = pc.utf8_slice_codeunits(pc.ascii_rpad(keys, _KEY_BYTES), 0, _KEY_BYTES).cast(pa.binary(_KEY_BYTES))
+    return np.frombuffer(even.buffers()[1], f"S{_KEY_BYTES}")[even.offset : even.offset + len(even)]
 
 
 def _read(part: Path) -> pa.Table:
     try:
-        return pq.read_table(part, schema=VERDICT_SCHEMA, page_checksum_verification=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        with pq.ParquetFile(part, page_checksum_verification=True) as reader:
+            facts = json.loads((reader.metadata.metadata or {}).get(METADATA_KEY, b"{}"))  # the first parts had none
+            if (version := facts.get("schema_version", SCHEMA_VERSION)) > SCHEMA_VERSION:
+                raise TraceStoreError(
+                    f"{part} has schema version {version} and this distill-data reads up to {SCHEMA_VERSION}: upgrade "
+                    "distill-data"
+                )
+            return reader.read().select(VERDICT_SCHEMA.names).cast(VERDICT_SCHEMA)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise TraceStoreError(
             f"{part} is damaged ({reason_of(error)}): delete it, and what it held is judged again"
         ) from error

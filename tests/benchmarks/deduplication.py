@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from distill_data.filters.alike_samples import alike_samples
 from distill_data.filters.decontamination import Benchmarks, BenchmarkTexts
 from distill_data.filters.near_duplicates import first_alike
+from distill_data.filters.shingles import HashedTexts
 from distill_data.mapped import mapped_table
 from tests.benchmarks.report import Result, parser, publish
 
@@ -69,7 +70,7 @@ def samples(texts: pa.ChunkedArray) -> int:
     found = 0
     for chunk in texts.chunks:
         groups = np.arange(len(chunk)) // SAMPLES
-        found += int((alike_samples(chunk, groups, 0.8) != np.arange(len(chunk))).sum())
+        found += int((alike_samples(HashedTexts.of(chunk), groups, 0.8) != np.arange(len(chunk))).sum())
     return found
 
 

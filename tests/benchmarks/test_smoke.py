@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +209,10 @@ def test_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert found[kind]["tokens"] == long_tailed_lengths(20).sum()
         for way in reading.WAYS:
             spent = found[kind][way]["microseconds_per_token"]
-            steps = {"stream": ("hash", "lengths", "decode"), "mapped": ("hash", "decode", "write"), "again": ()}[way]
+            steps = {
+                "first": ("hash", "lengths", "decode"), "stream": ("decode",), "mapped": ("hash", "decode", "write"),
+                "again": (),
+            }[way]  # fmt: skip
             assert {step for step, cost in spent.items() if cost > 0} == {*steps, "check", "collate", "rest"}
             assert found[kind][way]["tokens_per_second"] == pytest.approx(1e6 / sum(spent.values()))
     assert found["headline"] in capsys.readouterr().out
@@ -227,13 +232,27 @@ def test_deduplication(tmp_path: Path) -> None:
     assert {"prompts", "samples", "decontamination"} <= {*cases}
 
 
-def test_recipe(tmp_path: Path) -> None:
-    recipe.main(["--sizes", "40,600", "--out", str(tmp_path)])
-    sizes = published(tmp_path, "recipe")["sizes"]
-    assert [size["rows"] for size in sizes] == [40, 600]
+@pytest.fixture
+def own_cores() -> Iterator[None]:
+    """The process's cores as they were, for what takes one of them."""
+    cores, threads = os.sched_getaffinity(0), pa.cpu_count()
+    yield
+    os.sched_setaffinity(0, cores)
+    pa.set_cpu_count(threads)
+
+
+def test_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cores: None) -> None:
+    monkeypatch.setattr(recipe, "MOST_LABELLED", 600)
+    sizes = [recipe.measure_size(rows) for rows in (40, 600, 640)]
+    recipe.publish(recipe.result_of(sizes), tmp_path)
+    assert published(tmp_path, "recipe")["sizes"] == sizes
+    assert [(size["rows"], size["labelled"]) for size in sizes] == [(40, True), (600, True), (640, False)]
     for size in sizes:
-        assert size["kept"] + sum(size["dropped"].values()) == size["rows"]
-        assert min(size["rows_per_second"], size["tokens_per_second"]) > 0 and size["deciding_peak_mib"] > 0
+        assert min(size["rows_per_second"], size["again_rows_per_second"]) > 0 and size["deciding_peak_mib"] > 0
+        spent = {stage for stage, microseconds in size["us_per_row"].items() if microseconds > 0}
+        assert spent == {*recipe.STAGES} - (set() if size["labelled"] else {recipe.LABELS})
+    for size in sizes[:2]:
+        assert size["kept"] + sum(size["dropped"].values()) == size["rows"] and size["tokens_per_second"] > 0
     reasons = {"failed_verifier", "near_duplicate_sample", "repetition"}
     assert reasons <= {*sizes[1]["dropped"]} and sizes[1]["kept"] > 300
 

@@ -19,13 +19,13 @@ from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 
 from distill_data import open_corpus
-from distill_data.build import BuildPause, BuildReport
+from distill_data.build_report import BuildPause, BuildReport
 from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.corpus.tagging import roll_back
 from distill_data.errors import CorpusError, GateError, ModelError, StudentError
 from distill_data.publish_config import Publish
-from distill_data.report import one_line
+from distill_data.report.run import one_line
 from distill_data.teachers.generation import Budget
 from distill_data.trace_store import TraceStore
 from flows.build import build_corpus

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
+from tests.hub.xet import XetStore
+
 BLOCK = 1 << 14
 
 
@@ -26,6 +28,8 @@ class File:
 
     content: bytes
     lfs: bool
+    xet: str | None = None
+    """Its xet hash, where it came so."""
 
     @property
     def sha256(self) -> str:
@@ -43,7 +47,7 @@ class File:
         entry: dict[str, Any] = {"type": "file", "path": path, "size": len(self.content), "oid": self.git_oid}
         if self.lfs:
             entry["lfs"] = {"oid": self.sha256, "size": len(self.content), "pointerSize": 134}
-        return entry
+        return entry if self.xet is None else entry | {"xetHash": self.xet}
 
 
 Tree = dict[str, File]
@@ -93,7 +97,11 @@ class Hub:
     token: str
     url: str = ""
     repos: dict[str, Repo] = field(default_factory=dict)
+    role: str = "write"
+    """Of `somebody`, whose token it is, in the organization `org`."""
     objects: dict[str, bytes] = field(default_factory=dict)
+    xet: XetStore | None = None
+    """Where clients with hf_xet send chunks to and get them from."""
     faults: list[Fault] = field(default_factory=list)
     drop_after: list[int] = field(default_factory=list)
     """The next uploads break off after so many bytes."""
@@ -256,7 +264,15 @@ def create_repo(on: Handler, body: bytes, query: Any) -> Any:
 
 def whoami(on: Handler, body: bytes, query: Any) -> Any:
     on.require_token()
-    return {"type": "user", "name": "somebody", "orgs": []}
+    return {"type": "user", "name": "somebody", "orgs": [{"name": "org", "roleInOrg": on.hub.role}], "auth": {}}
+
+
+def may_write(on: Handler, body: bytes, query: Any, repo: str) -> Any:
+    on.repo(repo)
+    on.require_token()
+    if on.hub.role == "read":
+        raise Refused(403, "You don't have the rights to write here")
+    return {}
 
 
 def validate_yaml(on: Handler, body: bytes, query: Any) -> Any:
@@ -373,11 +389,30 @@ def _apply(hub: Hub, tree: Tree, key: str, value: dict[str, Any]) -> None:
     if key == "file":
         tree[value["path"]] = File(base64.b64decode(value["content"]), lfs=False)
     elif key == "lfsFile":
-        tree[value["path"]] = File(hub.objects[value["oid"]], lfs=True)
+        tree[value["path"]] = _large_file(hub, value["oid"], value["size"])
     elif key == "deletedFile":
         del tree[value["path"]]
     else:
         raise Refused(400, f"{key} is not known here")
+
+
+def _large_file(hub: Hub, sha256: str, size: int) -> File:
+    """A file that was sent before its commit, by LFS or by xet."""
+    if sha256 in hub.objects:
+        return File(hub.objects[sha256], lfs=True)
+    if hub.xet is None or (name := hub.xet.hash_of(sha256)) is None:
+        raise Refused(400, f"there is no file {sha256}: send it first")
+    return File(hub.xet.read(sha256, size), lfs=True, xet=name)
+
+
+def xet_token(on: Handler, body: bytes, query: Any, repo: str, kind: str, revision: str) -> Any:
+    on.repo(repo)
+    if kind == "write":
+        on.require_token()
+    if on.hub.xet is None:
+        raise Refused(404, "no xet here")
+    headers, content = on.hub.xet.token()
+    return 200, headers, json.dumps(content).encode()
 
 
 def resolve(on: Handler, body: bytes, query: Any, repo: str, revision: str, path: str) -> Any:
@@ -393,6 +428,11 @@ def resolve(on: Handler, body: bytes, query: Any, repo: str, revision: str, path
         "X-Linked-Size": str(size),
         "Accept-Ranges": "bytes",
     }
+    if file.xet is not None:
+        headers |= {
+            "X-Xet-Hash": file.xet,
+            "Link": f'<{on.hub.url}/api/datasets/{repo}/xet-read-token/{sha}>; rel="xet-auth"',
+        }
     wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", on.headers.get("Range", ""))
     if wanted is None:
         return 200, headers, file.content
@@ -408,11 +448,13 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [
     (("POST",), "/api/validate-yaml", validate_yaml),
     (("GET",), _API, repo_info),
     (("GET",), f"{_API}/revision/{_REVISION}", repo_info),
+    (("GET",), f"{_API}/auth-check/write", may_write),
     (("GET",), f"{_API}/refs", refs),
     (("POST",), f"{_API}/tag/{_REVISION}", tag),
     (("GET",), f"{_API}/tree/{_REVISION}(?P<folder>/.*)?", tree_of),
     (("POST",), f"{_API}/paths-info/{_REVISION}", paths_info),
     (("POST",), f"{_API}/preupload/{_REVISION}", preupload),
+    (("GET",), f"{_API}/xet-(?P<kind>read|write)-token/{_REVISION}", xet_token),
     (("POST",), f"{_API}/commit/{_REVISION}", commit),
     (("POST",), r"/datasets/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", lfs_batch),
     (("PUT",), "/lfs/(?P<oid>[0-9a-f]{64})", lfs_put),

@@ -10,16 +10,14 @@ import pytest
 
 from distill_data.build import (
     BuildPlan,
-    BuildReport,
     assemble_version,
     digest_of,
     existing_version,
     generate_missing,
     plan_build,
-    report_build,
-    report_pause,
     work_of,
 )
+from distill_data.build_report import BuildReport, report_build, report_pause
 from distill_data.config import Config
 from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.read import open_corpus

@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill_data.build import (
-    BuildPlan,
-    assemble_version,
-    digest_of,
-    existing_version,
-    generate_missing,
-    replanned,
-    report_pause,
-)
+from distill_data.build import BuildPlan, assemble_version, digest_of, existing_version, generate_missing, replanned
+from distill_data.build_report import report_pause
 from distill_data.config import Config
 from distill_data.corpus.manifest import Manifest
 from distill_data.corpus.read import open_corpus

@@ -6,15 +6,8 @@ from typing import Any
 
 import pytest
 
-from distill_data.build import (
-    BuildReport,
-    assemble_version,
-    generate_missing,
-    is_promoted,
-    plan_build,
-    promote_version,
-    report_build,
-)
+from distill_data.build import assemble_version, generate_missing, plan_build
+from distill_data.build_report import BuildReport, is_promoted, promote_version, report_build
 from distill_data.config import Config
 from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.read import open_corpus
@@ -22,7 +15,7 @@ from distill_data.corpus.tagging import roll_back, tag_version
 from distill_data.corpus.versions import find_version, list_tags
 from distill_data.errors import CorpusError, GateError
 from distill_data.promotion import Promotion, promote
-from distill_data.report import build_summary
+from distill_data.report.build import build_summary
 from distill_data.screening import pinned, prompts_of
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
 from tests.unit.test_build import build_corpus, changed, with_samples

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from distill_data.build import BuildReport
+from distill_data.build_report import BuildReport
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.read import open_corpus
-from distill_data.report import RunReport, corpus_summary, run_summary
+from distill_data.report.run import RunReport, run_summary
+from distill_data.report.version import corpus_summary
 from tests.unit.corpus.conftest import make_job as make_job
 
 MakeJob = Callable[..., Assembly]

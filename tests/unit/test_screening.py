@@ -18,7 +18,7 @@ from distill_data.corpus.versions import version_folder
 from distill_data.errors import CorpusError, InputError
 from distill_data.filters.benchmark_texts import load_benchmarks
 from distill_data.prompts import PromptSet
-from distill_data.report import corpus_summary
+from distill_data.report.version import corpus_summary
 from distill_data.screening import prompts_of
 from tests.unit.corpus.conftest import MakeJob, make_job, make_prompts, make_trace
 

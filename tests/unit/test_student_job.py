@@ -17,7 +17,7 @@ from distill_data.config import Config
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import ModelError, StudentError
 from distill_data.models import load_tokenizer, resolve_model
-from distill_data.report import student_summary
+from distill_data.report.student import student_summary
 from distill_data.student.check import check_student
 from distill_data.student.job import StudentPlan, evaluate, plan_student, report_student, train
 from distill_data.student_config import Student, Train

@@ -184,6 +184,31 @@ def test_no_flipped_byte_passes_for_what_was_written(store: TraceStore, bit: int
     assert store.read(store.index()).equals(rows)
 
 
+def test_some_columns_are_read_without_the_rest_of_a_part(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = store.commit([make_trace(seed, text=f"said {seed}") for seed in range(20)])
+    file, index = store.folder / part.name, store.index()
+    monkeypatch.setattr(Path, "read_bytes", fail(errno.EIO))
+    whole = pq.ParquetFile(file).read()
+    for columns in (["completion"], ["mean_logprob", "error", "completion"]):
+        assert store.read(index, columns).equals(whole.select(columns).replace_schema_metadata(None))
+    assert store.columns_of(part.name, ["support_counts"]).num_rows == 20
+
+
+@pytest.mark.parametrize("column", ["completion", "mean_logprob", "support_logprobs"])
+def test_a_flipped_byte_in_a_column_is_found_where_that_alone_is_read(store: TraceStore, column: str) -> None:
+    part = store.commit([make_trace(seed, text=f"said {seed}") for seed in range(200)])
+    file, index, data = store.folder / part.name, store.index(), bytearray((store.folder / part.name).read_bytes())
+    group = pq.read_metadata(file).row_group(0)
+    chunks = [group.column(at) for at in range(group.num_columns)]
+    chunk = next(chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
+    data[(chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 1] ^= 16
+    file.write_bytes(data)
+    others = [name for name in ("completion", "mean_logprob", "error") if name != column]
+    assert len(store.read(index, others)) == 200
+    with pytest.raises(TraceStoreError, match=rf"{part.name} is damaged \(.*CRC checksum.*\): restore it"):
+        store.read(index, [column])
+
+
 @pytest.mark.parametrize("column", INDEX_COLUMNS)
 def test_a_flipped_byte_in_an_index_column_is_found_by_planning(store: TraceStore, column: str) -> None:
     part = store.commit([make_trace(seed, text="x") for seed in range(200)] + [failed_trace(200)])
@@ -264,6 +289,12 @@ def test_a_part_from_before_there_were_checksums_is_read(store: TraceStore) -> N
     index, rows = read_all(store)
     assert index["part"].to_pylist() == [name] * 5
     assert rows.equals(table)
+    assert store.read(index, ["completion", "error"]).equals(table.select(["completion", "error"]))
+    data = bytearray((store.folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (store.folder / name).write_bytes(data)
+    with pytest.raises(TraceStoreError, match=r"is damaged \(its bytes do not match the hash"):
+        TraceStore(store.folder.parents[1], TEACHER).read(index, ["completion"])
 
 
 def test_a_renamed_part_is_refused(store: TraceStore) -> None:

@@ -15,7 +15,7 @@ from distill_data.comparison.page import write_comparison_page
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import StudentError
-from distill_data.report import comparison_summary
+from distill_data.report.comparison import comparison_summary
 from distill_data.student.job import train
 from tests.pool.replay_job import InlinePool, make_config, plan
 

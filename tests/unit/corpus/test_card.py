@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from distill_data.corpus.assemble import Assembly, assemble
+from distill_data.corpus.card import render_card
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.filters import DROP_REASONS
 
@@ -40,6 +41,35 @@ def test_the_header_is_yaml_with_both_configs(corpus: Corpus) -> None:
         {"split": "train", "path": "soft_labels/train-*.parquet"},
         {"split": "validation", "path": "soft_labels/validation-*.parquet"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("of_source", "of_config", "shown"),
+    [
+        (None, None, "other"),
+        ("mit", None, "mit"),
+        ("mit", "cc-by-4.0", "cc-by-4.0"),
+        (None, "cc-by-4.0", "cc-by-4.0"),
+    ],
+)
+def test_the_licence_is_the_configs_else_that_of_the_sources(
+    make_job: MakeJob, tmp_path: Path, of_source: str | None, of_config: str | None, shown: str
+) -> None:
+    sections = {"source": {"license": of_source}, "publish": {"to": "hf://org/sums", "license": of_config}}
+    assemble(make_job(**sections), lambda progress: None)
+    text = card(open_corpus("sums", tmp_path))
+    assert yaml.safe_load(text.split("---\n")[1])["license"] == shown
+    assert f"sources: `sums` ({of_source or 'no licence named'}) |" in text
+
+
+def test_sources_of_different_licences_make_it_other(corpus: Corpus) -> None:
+    manifest = corpus.manifest
+    one = manifest.config["prompts"][0]
+    both = {"prompts": [one | {"license": "mit"}, one | {"license": "cc-by-4.0", "name": "more"}]}
+    sources = manifest.prompts.model_copy(update={"sources": {"sums": {}, "more": {}}})
+    text = render_card(manifest.model_copy(update={"config": manifest.config | both, "prompts": sources}))
+    assert yaml.safe_load(text.split("---\n")[1])["license"] == "other"
+    assert "sources: `sums` (mit), `more` (cc-by-4.0) |" in text
 
 
 def test_a_name_that_yaml_reads_as_a_number_stays_text(make_job: MakeJob, tmp_path: Path) -> None:

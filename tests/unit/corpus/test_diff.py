@@ -4,13 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from distill_data.cli.version_texts import diff_summary
+from distill_data.corpus import diff
 from distill_data.corpus.assemble import Assembly, assemble
-from distill_data.corpus.diff import PromptChange, diff_versions, row_changes
+from distill_data.corpus.diff import PromptChange, changed_rows, diff_versions
 from distill_data.corpus.read import Corpus, open_corpus
+from distill_data.errors import CorpusError
 from distill_data.identity import trace_id
+from distill_data.report.history import diff_summary
 from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, make_trace, right_or_wrong
 
 MakeJob = Callable[..., Assembly]
@@ -23,8 +26,12 @@ def made(job: Assembly) -> Corpus:
 
 def changed(before: Corpus, after: Corpus) -> dict[tuple[str, str | None], set[str]]:
     rows: dict[tuple[str, str | None], set[str]] = {}
-    for row in row_changes(before, after).to_pylist():
-        rows.setdefault((row["change"], row["reason"]), set()).add(row["trace_id"])
+
+    def see(piece: pa.Table) -> None:
+        for row in piece.to_pylist():
+            rows.setdefault((row["change"], row["reason"]), set()).add(row["trace_id"])
+
+    diff_versions(before, after, see)
     return rows
 
 
@@ -100,6 +107,28 @@ def test_rows_that_were_generated_anew_are_told_from_those_that_stayed(make_job:
 @pytest.mark.parametrize("rows", [True, False])
 def test_rows_are_told_one_by_one_where_asked(make_job: MakeJob, rows: bool) -> None:
     before, after = made(make_job()), made(make_job(filters={"max_tokens": 6}))
-    every = [row for row in row_changes(before, after).to_pylist() if row["change"] != "stayed"]
-    told = diff_summary(diff_versions(before, after), every if rows else None)
+    every: list[dict[str, Any]] = []
+    found = diff_versions(before, after, lambda piece: every.extend(changed_rows(piece)))
+    assert len(every) == sum(found.left.values())
+    told = diff_summary(found, every if rows else None)
     assert all((row["trace_id"] in told) == rows for row in every)
+
+
+def test_pieces_give_what_the_whole_gives_and_each_is_small(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = make_prompts(40)
+    before = made(make_job(prompts[:35], right_or_wrong(prompts[:35], 3)))
+    after = made(make_job(prompts[5:], right_or_wrong(prompts[5:], 3), filters={"max_tokens": 6}))
+    whole, rows = diff_versions(before, after), changed(before, after)
+    monkeypatch.setattr(diff, "ROWS_AT_ONCE", 20)
+    sizes: list[int] = []
+    pieces = diff_versions(before, after, lambda piece: sizes.append(len(piece)))
+    assert pieces == whole and changed(before, after) == rows
+    assert whole.left["its prompt is gone"] and whole.left["too_long"] and whole.came["new prompt"]
+    assert len(sizes) == 1 + (35 + 35) * 3 // 20 and sum(sizes) == sum(map(len, rows.values())) and max(sizes) < 40
+
+
+def test_no_room_for_pieces_is_one_line(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = made(make_job())
+    monkeypatch.setattr("tempfile.tempdir", "/proc/no-such-folder")
+    with pytest.raises(CorpusError, match=r"cannot write temporary files for a comparison: .*TMPDIR"):
+        diff_versions(one, one)

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from distill_data.cli.version_texts import gc_summary
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.gc import free_parts, plan_gc
 from distill_data.corpus.read import open_corpus
 from distill_data.errors import CorpusError, TraceStoreError
 from distill_data.lease import teacher_lease
+from distill_data.planning import Retries, make_plan
+from distill_data.report.history import gc_summary
 from distill_data.trace_store import TraceStore
 from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, make_trace, right_or_wrong
 
@@ -73,6 +76,21 @@ def test_a_part_with_one_needed_trace_stays(root: Path) -> None:
     new = store.commit([make_trace(prompts[0], 5, "a"), make_trace(prompts[1], 5, "b")]).name
     assert new not in [part.name for part in plan_gc(root, ["sums@v2"]).free]
     assert new in [part.name for part in plan_gc(root, ["sums@v2"], unused=True).free]
+
+
+def test_another_teachers_traces_of_the_same_prompts_and_samples_keep_nothing(root: Path, make_job: MakeJob) -> None:
+    prompts, other = make_prompts(12)[:5], TraceStore(root, "e" * 16)
+    other.folder.mkdir(parents=True)
+    theirs = other.commit(right_or_wrong(prompts, 2)).name
+    job = make_job(prompts, right_or_wrong(prompts, 2))
+    finished = make_plan(job.prompts.table["prompt_id"], np.full(5, 2), other.index(), Retries(None)).finished
+    make(replace(job, store=other, teacher_id=other.teacher_id, finished=finished, digest="f" * 64))
+    mine = [part.name for part in plan_gc(root, ["sums@v2"]).free]
+    plan = plan_gc(root, ["sums@v2", "sums@v3"])  # v3 is the other teacher's version of v1's prompts
+    assert mine and {(part.teacher_id, part.name) for part in plan.free} == {(TEACHER_ID, name) for name in mine}
+    assert ("e" * 16, theirs) in {(part.teacher_id, part.name) for part in plan_gc(root, ["sums@v1"]).free}
+    free_parts(plan, root, ["sums@v2", "sums@v3"])
+    assert other.parts() == [theirs] and len(other.index()) == 10
 
 
 def test_stores_that_no_version_names_are_left_alone(root: Path) -> None:

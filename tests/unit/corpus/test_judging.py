@@ -85,6 +85,32 @@ def test_a_timeout_is_tried_again_and_an_error_is_not(make_job: MakeJob, scored:
     assert scored == [3, 1]
 
 
+def test_verdicts_are_kept_a_few_seconds_at_a_time_and_at_the_end(
+    make_job: MakeJob, scored: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "_ROWS_AT_ONCE", 16)
+    assembled(make_job(**EXACT))
+    assert scored == [16, 16, 8] and len(list(tmp_path.glob("verdicts/*/*/part-*"))) == 1
+    monkeypatch.setattr(judging, "_COMMIT_SECONDS", 0.0)
+    assembled(make_job(judge={"verifier": "numeric"}))
+    assert len(list(tmp_path.glob("verdicts/*/*/part-*"))) == 4
+    assembled(make_job(judge={"verifier": "numeric"}, filters={"truncated": False}))
+    assert scored == [16, 16, 8] * 2
+
+
+def test_a_build_that_stops_keeps_its_verdicts(make_job: MakeJob, scored: list[int]) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(progress: object) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        assemble(make_job(**EXACT), stop)
+    assembled(make_job(**EXACT))
+    assert scored == [40]
+
+
 def test_a_source_has_a_judge_of_its_own(make_job: MakeJob, tmp_path: Path, scored: list[int]) -> None:
     job = make_job(judge={"verifier": "exact"}, source={"judge": SCORER})
     sources = [*job.config.model_dump()["prompts"], {"source": "dataset", "path": "b.jsonl", "prompt": "q",

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from distill_data.cli.version_texts import lineage_summary
 from distill_data.corpus.assemble import Assembly, assemble
 from distill_data.corpus.lineage import lineage
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import InputError
 from distill_data.identity import trace_id
+from distill_data.report.history import lineage_summary
 from tests.unit.corpus.conftest import TEACHER_ID, make_prompts, make_trace, right_or_wrong
 
 MakeJob = Callable[..., Assembly]
@@ -43,6 +43,17 @@ def test_a_kept_row_leads_back_to_its_part_prompt_teacher_and_verdict(job: Assem
     assert row["prompt_id"] in stored["prompt_id"].to_pylist()
     told = lineage_summary(found)
     assert "passed, score 1 (verifier exact)" in told and found.part in told and "What is" in told
+
+
+def test_the_row_is_found_in_its_row_group(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill_data.corpus.assembly._SLICE_ROWS", 3)
+    monkeypatch.setattr("distill_data.corpus.lineage._BATCH_ROWS", 2)
+    job = make_job(root=tmp_path / "groups")
+    assemble(job, lambda _: None)
+    corpus = open_corpus("sums@v1", job.config.root)
+    for at, row in enumerate(corpus.table("traces", "train").to_pylist()):
+        found = lineage(corpus, row["trace_id"], job.config.root)
+        assert (found.row, found.trace) == (at, row)
 
 
 def test_a_rejected_row_says_why(job: Assembly, corpus: Corpus) -> None:

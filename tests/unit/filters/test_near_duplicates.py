@@ -16,6 +16,7 @@ from distill_data.filters.minhash import band_shape, found_share
 from distill_data.filters.near_duplicates import alike_groups, first_alike
 from distill_data.filters.normalise import tokens
 from distill_data.filters.rare_shingles import RareShingles, prefix_length
+from distill_data.filters.shingles import HashedTexts
 
 SIMILARITIES = [0.5, 0.8, 0.95]
 TEMPLATE = (
@@ -146,7 +147,7 @@ def test_texts_without_tokens_are_alike_to_none() -> None:
     texts = pa.array(["", "?", None, "", "yes", "Yes."])
     assert first_alike(texts, 0.8).tolist() == [0, 1, 2, 3, 4, 4]
     assert alike_groups(texts, 0.8).tolist() == [0, 1, 2, 3, 4, 4]
-    assert alike_samples(texts, np.zeros(6, int), 0.8).tolist() == [0, 1, 2, 3, 4, 4]
+    assert alike_samples(HashedTexts.of(texts), np.zeros(6, int), 0.8).tolist() == [0, 1, 2, 3, 4, 4]
 
 
 def test_chinese_is_compared_by_characters() -> None:
@@ -170,16 +171,17 @@ def test_samples_are_compared_within_their_prompt(similarity: float) -> None:
         rows = np.flatnonzero(groups == group)
         expected[rows] = rows[slow_first([texts[row] for row in rows], similarity)]
     assert (expected != np.arange(len(texts))).any()
-    assert alike_samples(pa.array(texts), groups, similarity).tolist() == expected.tolist()
+    assert alike_samples(HashedTexts.of(pa.array(texts)), groups, similarity).tolist() == expected.tolist()
 
 
-def test_samples_in_many_runs_and_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts, groups = pa.array(TEXTS["templated"]), np.arange(300) // 4
+def test_samples_of_some_groups_are_compared_as_those_of_all_are() -> None:
+    texts, groups = HashedTexts.of(pa.array(TEXTS["templated"])), np.arange(300) // 4
     whole = alike_samples(texts, groups, 0.8)
     assert (whole // 4).tolist() == groups.tolist() and (whole != np.arange(300)).any()
-    monkeypatch.setattr("distill_data.filters.alike_samples._RUN_BYTES", 1000)
-    assert alike_samples(texts, groups, 0.8).tolist() == whole.tolist()
-    assert alike_samples(texts[:0], groups[:0], 0.8).tolist() == []
+    some = np.concatenate([np.arange(40, 80), np.arange(8, 16), np.arange(200, 300)])
+    found = some[alike_samples(texts.take(some), groups[some], 0.8)]
+    assert found.tolist() == whole[some].tolist()
+    assert alike_samples(texts.take(some[:0]), groups[:0], 0.8).tolist() == []
 
 
 @pytest.mark.parametrize("similarity", [0.3, 0.5, 0.8, 1.0])

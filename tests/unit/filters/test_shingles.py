@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from distill_data.filters.alike_samples import alike_samples
 from distill_data.filters.normalise import token_hashes, tokens
-from distill_data.filters.shingles import n_grams
+from distill_data.filters.shingles import HashedTexts, n_grams
 
 FACTOR = 0x9E3779B97F4A7C15
 PIECES = [*"-*3x([{  $`!\n/%~\t", "ab", "12", "word", "internationalisation", "supercalifragilistic" * 9,
@@ -94,5 +94,5 @@ def test_alike_samples_as_sets_say_it(similarity: float) -> None:
                 expected[row] = other
                 break
     texts = pa.array([text for _, text in rows])
-    found = alike_samples(texts, np.array([group for group, _ in rows]), similarity)
+    found = alike_samples(HashedTexts.of(texts), np.array([group for group, _ in rows]), similarity)
     assert found.tolist() == expected and (similarity == 1.0 or len({*expected}) < len(rows))

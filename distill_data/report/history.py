@@ -1,4 +1,4 @@
-"""What `corpus diff`, `corpus lineage` and `corpus gc` tell a person. Pure."""
+"""What `corpus diff`, `corpus lineage` and `corpus gc` tell."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from distill_data.corpus.diff import VersionDiff
 from distill_data.corpus.gc import GcPlan
 from distill_data.corpus.lineage import Lineage
+from distill_data.report.lines import abridged, field, figure
 
 _SHOWN = 100  # characters of a value
 
@@ -17,16 +18,16 @@ def diff_summary(found: VersionDiff, rows: list[dict[str, Any]] | None) -> str:
         return f"{found.before} and {found.after} are the same: equal digests"
     lines = [f"{found.before} -> {found.after}"]
     for name, section in (("config", found.config), ("teacher", found.teacher), ("package", found.packages)):
-        lines += [_line(name, f"{key}: {_abridged(old)} -> {_abridged(new)}") for key, (old, new) in section.items()]
+        lines += [field(name, f"{key}: {_abridged(old)} -> {_abridged(new)}") for key, (old, new) in section.items()]
     for source, prompts in found.prompts.items():
         told = f"{source}: {prompts.added:,} added, {prompts.removed:,} removed, {prompts.kept:,} in both"
-        lines.append(_line("prompts", told))
+        lines.append(field("prompts", told))
     otherwise = f", {found.said_otherwise:,} generated anew" if found.said_otherwise else ""
-    lines.append(_line("rows", f"{found.stayed:,} stayed{otherwise}"))
-    lines += [_line("left", f"{count:,}: {reason}") for reason, count in found.left.items()]
-    lines += [_line("came", f"{count:,}: {_came(reason)}") for reason, count in found.came.items()]
+    lines.append(field("rows", f"{found.stayed:,} stayed{otherwise}"))
+    lines += [field("left", f"{count:,}: {reason}") for reason, count in found.left.items()]
+    lines += [field("came", f"{count:,}: {_came(reason)}") for reason, count in found.came.items()]
     lines += [
-        _line("statistics", f"{name}: {_figure(old)} -> {_figure(new)}")
+        field("statistics", f"{name}: {figure(old)} -> {figure(new)}")
         for name, (old, new) in found.statistics.items()
         if old != new
     ]
@@ -40,16 +41,16 @@ def lineage_summary(found: Lineage) -> str:
     trace = found.trace
     lines = [
         f"{trace['trace_id'] or trace['prompt_id']} in {found.corpus}",
-        _line("file", f"{found.file}, row {found.row:,} (sha256 {found.sha256[:16]})"),
-        _line("verdict", _verdict(found)),
-        _line("part", f"{found.part}, row {found.part_row:,}" if found.part is not None else found.store),
-        _line("prompt", f"{trace['prompt_id']}: {_abridged(trace['messages'][-2:][0]['content'])}"),
-        _line("source", ", ".join(f"{key} {_abridged(value)}" for key, value in found.source.items())),
-        _line("teacher", found.teacher_id),
+        field("file", f"{found.file}, row {found.row:,} (sha256 {found.sha256[:16]})"),
+        field("verdict", _verdict(found)),
+        field("part", f"{found.part}, row {found.part_row:,}" if found.part is not None else found.store),
+        field("prompt", f"{trace['prompt_id']}: {_abridged(trace['messages'][-2:][0]['content'])}"),
+        field("source", ", ".join(f"{key} {_abridged(value)}" for key, value in found.source.items())),
+        field("teacher", found.teacher_id),
     ]
     lines += [f"    {key}: {_abridged(value)}" for key, value in found.teacher.items()]
-    lines.append(_line("sampling", ", ".join(f"{key} {value}" for key, value in found.sampling.items())))
-    lines.append(_line("code", found.git_revision or "not from a checkout"))
+    lines.append(field("sampling", ", ".join(f"{key} {value}" for key, value in found.sampling.items())))
+    lines.append(field("code", found.git_revision or "not from a checkout"))
     return "\n".join(lines)
 
 
@@ -85,15 +86,6 @@ def _came(reason: str) -> str:
     return reason if " " in reason else f"was {reason}"
 
 
-def _figure(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def _abridged(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
-    text = " ".join(text.split())
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-def _line(name: str, text: str) -> str:
-    return f"  {name:<12}{text}"
+    return abridged(" ".join(text.split()), _SHOWN)
