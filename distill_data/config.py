@@ -147,18 +147,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _rounds_can_be_played(self) -> Config:
-        if self.rounds is None:
-            return self
-        if (problem := self.rounds.why_not(self.teacher, self.student)) is not None:
-            raise ValueError(f"rounds: {problem}")
-        if self.validation.fraction == 0.0:
-            raise ValueError("rounds: are measured on held-out rows, and validation.fraction is 0: set it above 0")
-        if not CORPUS_NAME.fullmatch(f"{self.name}-rounds"):
-            raise ValueError(f"rounds: are versions of a corpus {self.name}-rounds, which is too long: shorten name:")
-        return self
-
-    @model_validator(mode="after")
     def _labels_are_for_classifiers(self) -> Config:
         task, mode = "" if self.student is None else self.student.task, self.teacher.mode
         if task == "language_model" and mode == "classify":
@@ -177,6 +165,18 @@ class Config(Section):
             raise ValueError(
                 f"filters.{measured[0]} looks at what a teacher writes and teacher.mode is classify: leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_can_be_played(self) -> Config:
+        if self.rounds is None:
+            return self
+        if (problem := self.rounds.why_not(self.teacher, self.student)) is not None:
+            raise ValueError(f"rounds: {problem}")
+        if self.validation.fraction == 0.0:
+            raise ValueError("rounds: are measured on held-out rows, and validation.fraction is 0: set it above 0")
+        if not CORPUS_NAME.fullmatch(f"{self.name}-rounds"):
+            raise ValueError(f"rounds: are versions of a corpus {self.name}-rounds, which is too long: shorten name:")
         return self
 
     @model_validator(mode="after")

@@ -15,10 +15,10 @@ def student_summary(report: StudentReport) -> str:
         field("size", f"{report.parameters:,} parameters"),
         field("loss", f"{report.first_loss:.3f} -> {report.last_loss:.3f}"),
     ]
-    if isinstance(report.before, ClassifierResult) and isinstance(report.after, ClassifierResult):
-        lines += _classifier_lines(report.before, report.after)
-    elif isinstance(report.before, EvaluationResult) and isinstance(report.after, EvaluationResult):
-        before, after = report.before, report.after
+    before, after = report.before, report.after
+    if isinstance(before, ClassifierResult) and isinstance(after, ClassifierResult):
+        lines += _classifier_lines(before, after)
+    elif isinstance(before, EvaluationResult) and isinstance(after, EvaluationResult):
         lines += [
             field("held out", f"{after.traces:,} traces, {after.tokens:,} tokens, never trained on"),
             *_against_teacher(before, after),

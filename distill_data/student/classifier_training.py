@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 from transformers import PrinterCallback
 
+from distill_data.student import ranks
 from distill_data.student.arguments import training_arguments
 from distill_data.student.checkpoints import last_checkpoint, remove_checkpoints
 from distill_data.student.classifier import load_classifier, pad_token_id
@@ -80,8 +81,8 @@ def train_classifier(job: ClassifierJob, on_step: Callable[[TrainProgress], None
     model = load_classifier(job.student, job.tokenizer, job.data.labels)
     check_context(model, int(dataset.lengths.max()))
     job.output.mkdir(parents=True, exist_ok=True)
-    checkpoint, done = last_checkpoint(job.output)
-    metrics = Metrics(job.output, done, train.tensorboard)
+    checkpoint, done = ranks.from_main(lambda: last_checkpoint(job.output))
+    metrics = Metrics(job.output, done, train.tensorboard, writes=ranks.is_main())
     recorder = Recorder(train.steps, on_step, metrics)
     with quiet_transformers():
         trainer = ClassifierTrainer(
@@ -97,8 +98,9 @@ def train_classifier(job: ClassifierJob, on_step: Callable[[TrainProgress], None
         started, tokens = time.perf_counter(), recorder.tokens
         run_trainer(trainer, checkpoint)
         seconds = time.perf_counter() - started
-        model.save_pretrained(job.output)
-        job.tokenizer.save_pretrained(job.output)
+        if ranks.is_main():
+            model.save_pretrained(job.output)
+            job.tokenizer.save_pretrained(job.output)
     metrics.close()
     result = TrainResult(
         folder=job.output,
@@ -113,6 +115,7 @@ def train_classifier(job: ClassifierJob, on_step: Callable[[TrainProgress], None
         best_step=None,
         loss_curve=recorder.curve,
     )
-    write_report(result, job.student)
-    remove_checkpoints(job.output)
+    if ranks.is_main():
+        write_report(result, job.student)
+        remove_checkpoints(job.output)
     return result

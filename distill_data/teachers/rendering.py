@@ -68,10 +68,8 @@ def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: teacher_confi
         return []
     encoded = tokenizer(texts, add_special_tokens=teacher.prompt_format == "text")["input_ids"]
     suffixes = [text[-SUFFIX_LENGTH:] for text in texts]
-    if teacher.mode == "generate":
-        return [RenderedPrompt(ids, suffix) for ids, suffix in zip(encoded, suffixes, strict=True)]
-    if teacher.mode == "classify":
-        labels = label_token_ids(teacher, tokenizer)
+    if teacher.mode != "score":
+        labels = label_token_ids(teacher, tokenizer) if teacher.mode == "classify" else None
         return [
             RenderedPrompt(ids, suffix, label_token_ids=labels) for ids, suffix in zip(encoded, suffixes, strict=True)
         ]

@@ -113,7 +113,7 @@ def test_unknown_keys_name_the_nearest_one(tmp_path: Path, override: str, expect
         ("teacher.sampling.stop_token_ids=[-1]",
          "teacher.sampling.stop_token_ids.0 is -1: input should be greater than or equal to 0"),
         ("teacher.retry_truncated={}", "teacher.retry_truncated.max_tokens is missing"),
-        ("teacher.mode=classify", "teacher.mode is 'classify': input should be 'generate' or 'score'"),
+        ("teacher.mode=guess", "teacher.mode is 'guess': input should be 'generate', 'score' or 'classify'"),
         ("teacher.dtype=bf16", "teacher.dtype is 'bf16': input should be 'bfloat16', 'float16' or 'float32'"),
         ("name=3", "name is 3: input should be a valid string"),
         ("name=a/b", "name: 'a/b' is no corpus name: use letters, digits, '.', '_' and '-'"),
