@@ -16,6 +16,7 @@ gates_config   the section `gates`: what a version must be like to be promoted
 schedule_config  the section `schedule`: when a config is run by itself
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
+evaluate_config  the section `student.evaluate`: how the student is measured, alone and beside others
 student_config  the section `student`: who learns, and what is minimised
 publish_config  the section `publish`: where versions go
 config         the config tree: every key, its type, default and meaning
@@ -57,6 +58,7 @@ comparison     what students learn with and without distributions, and in how ma
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
 judging_build  the step in which models judge
+evaluation     teacher, student and baselines on the same held-out prompts
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs

@@ -1,4 +1,4 @@
-"""The student flows: train on a corpus version, evaluate on its held-out rows."""
+"""The student flow: train on a corpus version, measure on its held-out rows."""
 
 from __future__ import annotations
 
@@ -43,16 +43,3 @@ def train_student(config: Config, reference: str) -> StudentReport:
     name_run(f"train {report.name}")
     publish_summary(report.name, "student", student_summary(report))
     return report
-
-
-@flow(name="evaluate", flow_run_name="evaluate {config.name}", validate_parameters=False)
-def evaluate_student(config: Config, reference: str) -> StudentReport:
-    """Measure the config's trained student on a corpus version's held-out rows.
-
-    Raises:
-        StudentError: it is not trained yet, or the version holds nothing out.
-    """
-    plan = plan_student(config, open_corpus(reference, config.root))
-    evaluate_task(plan)
-    name_run(f"evaluate {plan.folder.name}")
-    return report_student(plan, created=False)

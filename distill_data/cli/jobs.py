@@ -157,13 +157,17 @@ def evaluate(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure the trained student against its teacher on the held-out rows."""
+    """Compare the trained student with its teacher and baselines: held-out prompts and traces, size, speed."""
     settings = _with_student(config, set_)
     prepare(verbose)
-    from distill_data.report import student_summary
-    from flows.train import evaluate_student
+    from distill_data.evaluation.table import evaluation_summary
+    from distill_data.progress import shown_on_stderr
 
-    show(evaluate_student(settings, corpus or settings.name), as_json, student_summary)
+    with shown_on_stderr():
+        from flows.evaluate import evaluate_student
+
+        found = evaluate_student(settings, corpus or settings.name, verbose)
+    show(found, as_json, evaluation_summary)
 
 
 def compare(

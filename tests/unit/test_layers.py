@@ -11,12 +11,13 @@ import pytest
 ORDER = [
     "errors", "identity", "section", "compare_config", "sampling_config", "teacher_config", "judge_config",
     "prompt_config", "filter_config", "gates_config", "schedule_config", "keep_config", "dedup_config",
-    "student_config", "publish_config", "config", "config_problems", "config_file", "reference", "records", "compiled",
+    "evaluate_config", "student_config", "publish_config", "config", "config_problems", "config_file", "reference",
+    "records", "compiled",
     "list_loops", "soft_labels", "reasoning", "file_hash", "mapped", "gguf", "models", "teacher_identity", "prompts",
     "planning",
     "parquet", "part_file", "trace_table", "trace_index", "trace_store", "dead_letters", "lease", "teachers", "verify",
     "filters", "corpus", "export", "page", "publish", "judging", "screening", "promotion", "student", "comparison",
-    "session", "build", "judging_build", "estimate", "doctor", "report", "progress", "interrupt", "cli",
+    "session", "build", "judging_build", "evaluation", "estimate", "doctor", "report", "progress", "interrupt", "cli",
 ]  # fmt: skip
 # A corpus hands out a reader for training; it is imported only when asked for.
 EXCEPTIONS = {("corpus/read.py", "student")}
