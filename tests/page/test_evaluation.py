@@ -8,6 +8,7 @@ import pytest
 
 from distill_data.comparison.curves import Interval
 from distill_data.evaluation.cost import Cost
+from distill_data.evaluation.entrants import Role
 from distill_data.evaluation.findings import Evaluation, ModelFigures, Paired
 from distill_data.evaluation.page import write_evaluation_page
 from distill_data.evaluation.statistics import Difference
@@ -16,13 +17,13 @@ from distill_data.teachers.speed import Speed
 from tests.page.browser import DESKTOP, PHONE, Browser
 
 
-def model(name: str, role: str, share: float, nll: float) -> ModelFigures:
+def model(name: str, role: Role, share: float, nll: float) -> ModelFigures:
     pass_at = {1: Interval(share, share / 2, min(1.0, share * 1.5)), 4: Interval(share * 1.2, share, share * 1.4)}
     return ModelFigures(
         name=name, role=role, model="m", cost=Cost(1_000_000, 4_000_000, "float32", Speed(500.0, 5.0, 10**9, "cpu")),
         pass_at=pass_at, mean_tokens=30.0, cut=0.1, failed=0.0, cross_entropy=Interval(nll, nll - 0.2, nll + 0.2),
         kl=Interval(nll, None, None), top1_agreement=0.5, calibration_error=0.04, tasks={"piqa": {"acc": 0.61}},
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ pytest.importorskip("lm_eval")
 
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
-    """After a digit, the next one or another: a model that counts on is right every time."""
-    rows = [{"question": f"{digit}", "next": f"{digit + 1}", "other": f"{(digit + 5) % 10}"} for digit in range(6)]
-    data = tmp_path / "digits.jsonl"
+    """After a letter, the next one or another: a model that counts on is right every time."""
+    rows = [{"question": one, "next": chr(ord(one) + 1), "other": chr(ord(one) + 4)} for one in "BCDEFG"]
+    data = tmp_path / "letters.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     settings = {
-        "task": "digits",
+        "task": "letters",
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(data)}},
         "test_split": "test",
@@ -38,7 +38,7 @@ def task(tmp_path: Path) -> Path:
         "target_delimiter": "",
         "metric_list": [{"metric": "acc"}],
     }
-    file = tmp_path / "digits.yaml"
+    file = tmp_path / "letters.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return file
 
@@ -56,7 +56,7 @@ def test_a_task_from_a_file_is_done_once(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     evaluate = Evaluate(lm_eval=[str(task)])
     done = harness.task_figures(entrant, evaluate)
-    assert done["digits"]["acc"] == 1.0 and set(done["digits"]) == {"acc", "acc_stderr"}
+    assert done["letters"]["acc"] == 1.0 and set(done["letters"]) == {"acc", "acc_stderr"}
 
     def fail(*_: Any) -> None:
         raise AssertionError("done again")
