@@ -18,6 +18,7 @@ gates_config   the section `gates`: what a version must be like to be promoted
 schedule_config  the section `schedule`: when a config is run by itself
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
+evaluate_config  the section `student.evaluate`: how the student is measured, alone and beside others
 publish_config  the section `publish`: where versions go
 student_config  the section `student`: who learns, and what is minimised
 rounds_config  the section `rounds`: how the student learns from its own answers
@@ -65,6 +66,7 @@ build          a build, step by step
 judging_build  the step in which models judge
 build_report   a build's figures, and whether its version is promoted
 rounds         the on-policy loop: the student answers, the teacher scores, the student trains on
+evaluation     teacher, student and baselines on the same held-out prompts
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs

@@ -222,6 +222,28 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _models_are_sampled_often_enough(self) -> Config:
+        evaluate = None if self.student is None else self.student.evaluate
+        if evaluate is None or not evaluate.generate:
+            return self
+        samples = evaluate.samples or self.teacher.sampling.samples
+        if too_many := [k for k in evaluate.k or [] if k > samples]:
+            raise ValueError(
+                f"student.evaluate.k has {too_many[0]} and a prompt is answered {samples} times: raise "
+                "student.evaluate.samples, or lower k"
+            )
+        if (
+            evaluate.samples
+            and evaluate.samples > 1
+            and any(self.sampling_of(one).temperature == 0.0 for one in self.prompts)
+        ):
+            raise ValueError(
+                f"student.evaluate.samples is {samples} and a source is sampled at temperature 0, which gives the same "
+                "answer every time: set samples: 1, or raise the temperature"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _some_rules_need_a_judge(self) -> Config:
         judged = any(self.judge_of(source) is not None for source in self.prompts)
         if (keys := self.keep.needs_judge) and not judged:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from distill_data.evaluate_config import Evaluate
 from distill_data.section import Fraction, Options, Section
 
 # Left out of what a student is named by where it is the default: older students keep their names.
@@ -202,15 +203,6 @@ class Train(Section):
 
 EXECUTION = {"gradient_checkpointing", "checkpoint_every", "tensorboard"}
 """Keys of `train` that do not decide the weights: a student keeps its name whatever they are."""
-
-
-class Evaluate(Section):
-    """How the student is measured on the held-out traces."""
-
-    max_traces: PositiveInt = 256
-    """At most this many held-out traces, from the top."""
-    batch_size: PositiveInt = 8
-    """Traces per batch."""
 
 
 class Student(Section):

@@ -159,13 +159,23 @@ def evaluate(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure the trained student against its teacher on the held-out rows."""
+    """Compare the trained student with its teacher and baselines: held-out prompts and traces, size, speed."""
     settings = _with_student(config, set_)
     prepare(verbose)
+    from distill_data.evaluation.table import evaluation_summary
+    from distill_data.progress import shown_on_stderr
     from distill_data.report.student import student_summary
-    from flows.train import evaluate_student
 
-    show(evaluate_student(settings, corpus or settings.name), as_json, student_summary)
+    with shown_on_stderr():
+        if settings.student.task == "classification":
+            from flows.train import evaluate_classifier
+
+            show(evaluate_classifier(settings, corpus or settings.name), as_json, student_summary)
+            return
+        from flows.evaluate import evaluate_student
+
+        found = evaluate_student(settings, corpus or settings.name, verbose)
+    show(found, as_json, evaluation_summary)
 
 
 def compare(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus
 from distill_data.errors import StudentError
+from distill_data.evaluate_config import OF_LABELS, Evaluate
 from distill_data.identity import digest
 from distill_data.models import model_fingerprint, resolve_model, tokenizer_fingerprint
 from distill_data.parquet import place
@@ -57,7 +58,10 @@ class StudentPlan:
     @property
     def evaluation_file(self) -> Path:
         """Where the measurement of this corpus version goes, under these evaluation settings."""
-        settings = {"corpus": self.corpus.manifest.digest, "evaluate": self.student.evaluate.model_dump()}
+        settings = {
+            "corpus": self.corpus.manifest.digest,
+            "evaluate": self.student.evaluate.model_dump(include=OF_LABELS),
+        }
         return self.folder / f"evaluation-{digest(settings)[:8]}.json"
 
 
@@ -99,7 +103,7 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
         )
     unlike: Any = {"evaluate": True, "train": EXECUTION}
     if student.train.early_stopping is not None or student.train.look_every is not None:  # at what `evaluate` says
-        unlike = {"train": EXECUTION}
+        unlike = {"train": EXECUTION, "evaluate": Evaluate.model_fields.keys() - OF_LABELS}
     ingredients = student.model_dump(exclude=unlike) | {"corpus": corpus.manifest.digest}
     if (own := _own_tokenizer(student, corpus.manifest.tokenizer["sha256"])) is not None:
         ingredients["tokenizer"] = tokenizer_fingerprint(own)

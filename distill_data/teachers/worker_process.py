@@ -71,7 +71,7 @@ def main(descriptor: int, *others: int) -> int:
     """
     connection = Connection(descriptor)
     for kept in (descriptor, *others):
-        os.register_at_fork(after_in_child=partial(_close, kept))
+        os.register_at_fork(after_in_child=partial(close, kept))
     try:
         _serve(connection)
         return 0
@@ -85,7 +85,8 @@ def main(descriptor: int, *others: int) -> int:
         return 1
 
 
-def _close(descriptor: int) -> None:
+def close(descriptor: int) -> None:
+    """Close a file descriptor, if it is open."""
     with suppress(OSError):
         os.close(descriptor)
 
@@ -106,7 +107,7 @@ def _serve(connection: Connection) -> None:
     worker.run()
 
 
-def _leave(status: int) -> None:
+def leave(status: int) -> None:
     """End this process; where the engine ran in it, at once: to take itself apart takes vLLM two seconds or more."""
     if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
         sys.exit(status)
@@ -116,4 +117,4 @@ def _leave(status: int) -> None:
 
 
 if __name__ == "__main__":
-    _leave(main(*map(int, sys.argv[1:])))
+    leave(main(*map(int, sys.argv[1:])))
