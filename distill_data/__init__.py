@@ -8,6 +8,7 @@ identity       canonical hashing: prompt_id, teacher_id, digests, seeds
 section        what a section of the config is
 license_config  licences as a hub writes them
 sampling_config  the section `sampling` of a source: what is sampled otherwise
+labels_config  the labels that a teacher chooses among
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
 compare_config  the section `compare`: the same student trained several ways
 judge_config   the section `judge`: which verifier scores answers, and how
@@ -17,6 +18,7 @@ gates_config   the section `gates`: what a version must be like to be promoted
 schedule_config  the section `schedule`: when a config is run by itself
 keep_config    the sections `keep` and `mix`: which of a prompt's traces are kept, and how many of each source
 dedup_config   the sections `deduplicate` and `decontaminate`: prompts and answers that are too much like others
+evaluate_config  the section `student.evaluate`: how the student is measured, alone and beside others
 publish_config  the section `publish`: where versions go
 student_config  the section `student`: who learns, and what is minimised
 rounds_config  the section `rounds`: how the student learns from its own answers
@@ -29,10 +31,12 @@ records        Prompt, Trace, SoftLabels, and the Arrow schemas that they are st
 compiled       how loops over arrays become machine code
 list_loops     those over the lists of soft labels
 soft_labels    select, pack and unpack a token's distribution; its tail
+label_distributions  distributions over labels, length-normalised and calibrated
 parquet        encodings, and files that appear whole or not at all
 reasoning      thinking and answer of a completion; the short final answer in an answer
 file_hash      hashes of big files, read once; the cache folder
 mapped         tables in files that are mapped into memory
+package_file   files in Python packages
 gguf           GGUF files, also in Python packages, as folders that transformers and vLLM load
 models         where a model reference points, and what a model adds to its teacher's id
 teacher_identity  who a config's teacher is, and the ingredients of its id
@@ -60,8 +64,9 @@ comparison     what students learn with and without distributions, and in how ma
 session        a teacher's lease and its workers, for one build
 build          a build, step by step
 judging_build  the step in which models judge
-rounds         the on-policy loop: the student answers, the teacher scores, the student trains on
 build_report   a build's figures, and whether its version is promoted
+rounds         the on-policy loop: the student answers, the teacher scores, the student trains on
+evaluation     teacher, student and baselines on the same held-out prompts
 estimate       what a build will cost
 doctor         what can be checked before an engine starts
 progress       what a person sees while a job runs

@@ -16,6 +16,7 @@ import pyarrow as pa
 from distill_data import config
 from distill_data.corpus.assemble import Assembly, AssemblyProgress, assemble
 from distill_data.corpus.digest import corpus_digest
+from distill_data.corpus.labelling import Labelling, read_labelling
 from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.read import Corpus
 from distill_data.corpus.versions import version_folder, version_with_digest
@@ -177,6 +178,7 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
         digest=digest_of(done),
         split=splitter_of(build.config.teacher, build.identity.source),
         benchmarks=_benchmarks(build),
+        labelling=_labelling(done),
         write_report=partial(_write_report, build),
     )
     return assemble(job, on_progress), True
@@ -193,6 +195,15 @@ def plan_traces(settings: config.Config, prompts: PromptSet, store: TraceStore, 
     )
     samples = sampled_as(settings, sources, "samples")
     return make_plan(prompts.table["prompt_id"], samples, store.index(), retries)
+
+
+def _labelling(build: BuildPlan) -> Labelling | None:
+    """How the labels of a teacher that classifies are read."""
+    teacher = build.config.teacher
+    if teacher.mode != "classify":
+        return None
+    tokenizer = load_tokenizer(build.identity.source, trust_remote_code=teacher.trust_remote_code)
+    return read_labelling(build.config, build.prompts, build.store, build.plan.finished, tokenizer)
 
 
 def _write_report(build: BuildPlan, folder: Path, manifest: Manifest) -> None:

@@ -147,6 +147,27 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _labels_are_for_classifiers(self) -> Config:
+        task, mode = "" if self.student is None else self.student.task, self.teacher.mode
+        if task == "language_model" and mode == "classify":
+            raise ValueError(
+                "teacher.mode is classify, which no language model learns from: set student.task: classification"
+            )
+        if task == "classification" and mode != "classify":
+            raise ValueError(f"student.task is classification and teacher.mode {mode}: set teacher.mode: classify")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_no_text_to_filter(self) -> Config:
+        kept = Filters.model_fields
+        measured = [name for name in kept if getattr(self.filters, name) not in (None, False, kept[name].default)]
+        if measured and self.teacher.mode == "classify":
+            raise ValueError(
+                f"filters.{measured[0]} looks at what a teacher writes and teacher.mode is classify: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rounds_can_be_played(self) -> Config:
         if self.rounds is None:
             return self
@@ -201,6 +222,28 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _models_are_sampled_often_enough(self) -> Config:
+        evaluate = None if self.student is None else self.student.evaluate
+        if evaluate is None or not evaluate.generate:
+            return self
+        samples = evaluate.samples or self.teacher.sampling.samples
+        if too_many := [k for k in evaluate.k or [] if k > samples]:
+            raise ValueError(
+                f"student.evaluate.k has {too_many[0]} and a prompt is answered {samples} times: raise "
+                "student.evaluate.samples, or lower k"
+            )
+        if (
+            evaluate.samples
+            and evaluate.samples > 1
+            and any(self.sampling_of(one).temperature == 0.0 for one in self.prompts)
+        ):
+            raise ValueError(
+                f"student.evaluate.samples is {samples} and a source is sampled at temperature 0, which gives the same "
+                "answer every time: set samples: 1, or raise the temperature"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _some_rules_need_a_judge(self) -> Config:
         judged = any(self.judge_of(source) is not None for source in self.prompts)
         if (keys := self.keep.needs_judge) and not judged:
@@ -228,7 +271,7 @@ class Config(Section):
             judge = self.judge_of(source)
             if judge is None or not judge.needs_reference or not isinstance(source, DatasetPrompts):
                 continue
-            if source.reference is None:
+            if source.reference is None and source.reference_text is None:
                 raise ValueError(f"source {source.label!r} has no reference: column for the judge to compare with")
         return self
 

@@ -125,6 +125,8 @@ def check_context(plan: BuildPlan, tokenizer: Any) -> str:
     sample = table_to_prompts(plan.prompts.table.slice(0, SAMPLED_PROMPTS))
     try:
         rendered = render_prompts(sample, tokenizer, plan.config.teacher)
+    except ConfigError:
+        raise
     except Exception as error:
         raise _refused(plan, error) from error
     lengths = [len(prompt.token_ids) for prompt in rendered]
@@ -138,7 +140,7 @@ def check_context(plan: BuildPlan, tokenizer: Any) -> str:
         )
     rooms = _rooms(plan.config.teacher, sample, rendered)
     tight = sum(limit > length > limit - room for length, room in zip(lengths, rooms, strict=True))
-    name = "their completions take" if plan.config.teacher.mode == "score" else "max_tokens"
+    name = {"score": "their completions take", "classify": "labels take"}.get(plan.config.teacher.mode, "max_tokens")
     needed = f"{name} {min(rooms):,}" + (f" to {max(rooms):,}" if min(rooms) < max(rooms) else "")
     return (
         f"of {len(sample):,} prompts {too_long:,} do not fit {limit:,} tokens and {tight:,} leave less than "
@@ -147,9 +149,9 @@ def check_context(plan: BuildPlan, tokenizer: Any) -> str:
 
 
 def _rooms(teacher: Teacher, sample: list[Prompt], rendered: list[RenderedPrompt]) -> list[int]:
-    """How many tokens the completion of every prompt may take; in mode `score`, takes."""
-    if teacher.mode == "score":
-        return [len(prompt.scored_token_ids or ()) for prompt in rendered]
+    """How many tokens the completion of every prompt may take; of one that exists, or of labels, takes."""
+    if teacher.mode != "generate":
+        return [len(prompt.to_read_after) for prompt in rendered]
     return [teacher.sampling.with_overrides(prompt.sampling).max_tokens for prompt in sample]
 
 

@@ -78,6 +78,8 @@ def _most_tokens(build: BuildPlan) -> np.ndarray:
     rows = missing["prompt_row"].to_numpy()
     if build.config.teacher.mode == "score":  # a token is at least a byte, and EOS comes last
         return pc.binary_length(prompts["completion"]).to_numpy().astype(np.int64)[rows] + 1
+    if build.config.teacher.mode == "classify":  # the same
+        return np.full(len(rows), sum(len(words.encode()) for words in build.config.teacher.labels.values()))
     as_sampled = sampled_as(build.config, prompts["source"], "max_tokens")[rows]
     retried = pc.fill_null(missing["max_tokens"], 0).to_numpy()
     return np.where(retried > 0, retried, as_sampled)

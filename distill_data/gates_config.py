@@ -15,7 +15,7 @@ REASONS = (
     "too_long", "leakage", "refusal", "personal_data", "repetition", "compressible", "long_paragraph",
     "mixed_scripts", "other_language", "code_in_prose", "low_logprob", "unlikely_token", "high_entropy",
     "verifier_error", "failed_verifier", "near_duplicate_sample", "too_hard", "too_easy", "minority_answer",
-    "no_majority", "not_selected", "not_in_mix", "recited_benchmark",
+    "no_majority", "not_selected", "not_in_mix", "recited_benchmark", "content_free",
 )  # fmt: skip
 
 

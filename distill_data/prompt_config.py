@@ -15,6 +15,7 @@ from distill_data.section import Mode, Options, Section
 # Left out of a version's digest and a manifest's config where it is not set: older versions keep theirs.
 _UNLESS_NONE = Field(exclude_if=lambda value: value is None)
 SourceJudge = Annotated[Judge | None, _UNLESS_NONE]
+_SAMPLES_NOTHING = "has sampling:, and nothing is sampled: leave it out"
 SystemPrompt = Annotated[str | None, _UNLESS_NONE]
 SourceLicense = Annotated[License | None, _UNLESS_NONE]
 
@@ -50,7 +51,9 @@ class ReasoningGymPrompts(Section):
 
     def why_not(self, mode: Mode) -> str | None:
         """Why a teacher in this mode cannot work through these prompts; None where it can."""
-        return "is reasoning_gym, which has no completions: use source: dataset" if mode == "score" else None
+        if mode == "score":
+            return "is reasoning_gym, which has no completions: use source: dataset"
+        return _SAMPLES_NOTHING if mode == "classify" and self.sampling else None
 
 
 class DatasetPrompts(Section):
@@ -59,7 +62,8 @@ class DatasetPrompts(Section):
     source: Literal["dataset"]
     """Which kind of source this is."""
     path: str
-    """Hub id, local folder, or local `.parquet`, `.jsonl`, `.json`, `.csv` file."""
+    """Hub id, local folder, or local `.parquet`, `.jsonl`, `.json`, `.csv` or `.txt` file (a row a line, in a column
+    `text`); `package://PACKAGE/FILE` for such a file in an installed Python package."""
     subset: str | None = None
     """Configuration of a hub dataset (`load_dataset`'s `name`)."""
     split: str = "train"
@@ -74,7 +78,9 @@ class DatasetPrompts(Section):
     completion: str | None = None
     """Text column with the completion that the teacher scores, in `teacher.mode: score`."""
     reference: str | None = None
-    """Column with the right answer, for verifiers that need one."""
+    """Column with the right answer, for verifiers that need one, and for classifiers' accuracy."""
+    reference_text: Annotated[str | None, _UNLESS_NONE] = None
+    """The right answer to every row, in place of a column: the label, where each label has a file of its own."""
     metadata: Annotated[list[str], Field(exclude_if=lambda columns: not columns)] = []
     """Columns that are kept in `metadata` for verifiers: the tests of a program, the choices, a schema."""
     limit: PositiveInt | None = None
@@ -100,6 +106,15 @@ class DatasetPrompts(Section):
         return self
 
     @model_validator(mode="after")
+    def _one_reference(self) -> DatasetPrompts:
+        if self.reference is not None and self.reference_text is not None:
+            raise ValueError(
+                f"has reference: {self.reference!r}, a column, and reference_text: {self.reference_text!r}: leave one "
+                "of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _row_is_taken(self) -> DatasetPrompts:
         if "row" in self.metadata:
             raise ValueError("metadata: names the column 'row', which is where a prompt's number stands: rename it")
@@ -118,12 +133,13 @@ class DatasetPrompts(Section):
 
     def why_not(self, mode: Mode) -> str | None:
         """Why a teacher in this mode cannot work through these prompts; None where it can."""
+        if mode != "score" and self.completion is not None:
+            return f"has completion: {self.completion!r}: leave it out, or set mode: score"
         if mode == "generate":
-            asked = self.completion is not None
-            return f"has completion: {self.completion!r}: leave it out, or set mode: score" if asked else None
-        if self.completion is None and self.messages is None:
+            return None
+        if mode == "score" and self.completion is None and self.messages is None:
             return "has no completions: name their column with completion:, or a chat column with messages:"
-        return "has sampling:, and nothing is sampled: leave it out" if self.sampling else None
+        return _SAMPLES_NOTHING if self.sampling else None
 
 
 PromptSource = Annotated[ReasoningGymPrompts | DatasetPrompts, Field(discriminator="source")]

@@ -151,9 +151,24 @@ TRACES_SCHEMA = pa.schema(
     ]
 )
 
-REJECTED_SCHEMA = TRACES_SCHEMA.append(pa.field("drop_reason", pa.string())).append(
-    pa.field("drop_detail", pa.string())
+# The distribution over labels, in versions of a teacher that classifies; its likeliest label is `answer`.
+LABEL_PROBABILITIES = pa.field(
+    "label_probabilities", pa.list_(pa.struct([("label", pa.string()), ("probability", pa.float32())]))
 )
+
+
+def _with_reasons(schema: pa.Schema) -> pa.Schema:
+    return schema.append(pa.field("drop_reason", pa.string())).append(pa.field("drop_detail", pa.string()))
+
+
+REJECTED_SCHEMA = _with_reasons(TRACES_SCHEMA)
+
+
+def light_schema(family: str, *, labelled: bool) -> pa.Schema:
+    """Columns of `traces` or `rejected`; with `labelled`, of a version whose teacher classified."""
+    traces = TRACES_SCHEMA.append(LABEL_PROBABILITIES) if labelled else TRACES_SCHEMA
+    return traces if family == "traces" else _with_reasons(traces)
+
 
 # The heavy family, row-aligned with the light one. Nothing in its lists is null, and Parquet is told: lists are read in
 # four fifths of the time.
@@ -197,7 +212,7 @@ def table_to_prompts(table: pa.Table) -> list[Prompt]:
             row["reference"],
             json.loads(row["metadata"]),
             row.get("completion"),
-            json.loads(row.get("sampling") or "null"),
+            None if row.get("sampling") is None else json.loads(row["sampling"]),
             row.get("completion_token_ids"),
             bool(row.get("completion_cut")),
         )

@@ -24,6 +24,7 @@ from distill_data.filters.benchmark_texts import load_benchmarks
 from distill_data.filters.decontamination import counts_by_benchmark, details
 from distill_data.filters.near_duplicates import alike_groups, first_alike
 from distill_data.prompts import PromptSet, load_prompts
+from distill_data.prompts.content_free import with_content_free
 from distill_data.prompts.prompt_set import DROPPED_SCHEMA
 from distill_data.records import Message
 
@@ -38,7 +39,8 @@ def prompts_of(settings: Config) -> PromptSet:
         CorpusError: a corpus to compare with is not there.
     """
     settings = pinned(settings)
-    return screened(load_prompts(list(settings.prompts), settings.teacher.mode), settings)
+    read = screened(load_prompts(list(settings.prompts), settings.teacher.mode), settings)
+    return with_content_free(read, settings)
 
 
 def pinned(settings: Config) -> Config:

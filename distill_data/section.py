@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
 TopP = Annotated[float, Field(gt=0.0, le=1.0)]
 TokenIds = Annotated[list[NonNegativeInt], AfterValidator(lambda ids: sorted(set(ids)))]  # their order means nothing
-Mode = Literal["generate", "score"]
+Mode = Literal["generate", "score", "classify"]
 
 
 class Section(BaseModel):

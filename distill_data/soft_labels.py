@@ -139,7 +139,7 @@ def tail_mass(labels: SoftLabels) -> np.ndarray:
     Rounding can push the support's sum slightly over 1; the tail is then 0.
     """
     offsets = support_offsets(labels.support_counts)
-    if len(offsets) == 1:
-        return np.empty(0, np.float32)
+    if not len(labels.support_ids):  # no position keeps anything
+        return np.ones(len(labels.support_counts), np.float32)
     mass = np.add.reduceat(np.exp(labels.support_logprobs.astype(np.float64)), offsets[:-1])
     return np.clip(1.0 - mass, 0.0, 1.0).astype(np.float32)

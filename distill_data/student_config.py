@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from distill_data.evaluate_config import Evaluate
 from distill_data.publish_config import Publish
 from distill_data.section import Fraction, Options, Section
 
@@ -16,6 +17,7 @@ Batching = Annotated[
 ]
 _UNLESS_NONE = Field(exclude_if=lambda value: value is None)
 Objective = Literal["forward_kl", "renormalised_kl", "reverse_kl", "jsd", "uld", "text"]
+Task = Literal["language_model", "classification"]
 Unlabelled = Literal["refuse", "cross_entropy"]
 Thinking = Literal["train", "mask", "drop"]
 
@@ -183,7 +185,8 @@ class Train(Section):
     first `teacher.reasoning.close_tag`, which has to be one token."""
     learns: Annotated[Literal["trace", "reference"], Field(exclude_if=lambda learns: learns == "trace")] = "trace"
     """`trace`: what the teacher said. `reference`: the source's own reference to the same prompt, with `loss:
-    {objective: text}`; what a student learns without a teacher."""
+    {objective: text}`; what a student learns without a teacher. Of a classifier it says what the hard label is, which
+    `loss.cross_entropy` weighs: the teacher's likeliest label, or the source's reference."""
     look_every: Annotated[PositiveInt | None, _UNLESS_NONE] = None
     """Steps between looks at the held-out traces that are only written down, in metrics.jsonl; left out: none."""
     lora: Annotated[Lora | None, _UNLESS_NONE] = None
@@ -198,27 +201,9 @@ class Train(Section):
     """Write TensorBoard's event files too, into `tensorboard/` in the student's folder; `pip install tensorboard`.
     metrics.jsonl is always there."""
 
-    @model_validator(mode="after")
-    def _a_reference_is_text(self) -> Train:
-        if self.learns == "reference" and self.loss.objective != "text":
-            raise ValueError(
-                f"learns is reference and loss.objective {self.loss.objective}, and references have no distributions: "
-                "set loss: {objective: text}"
-            )
-        return self
-
 
 EXECUTION = {"gradient_checkpointing", "checkpoint_every", "tensorboard"}
 """Keys of `train` that do not decide the weights: a student keeps its name whatever they are."""
-
-
-class Evaluate(Section):
-    """How the student is measured on the held-out traces."""
-
-    max_traces: PositiveInt = 256
-    """At most this many held-out traces, from the top."""
-    batch_size: PositiveInt = 8
-    """Traces per batch."""
 
 
 class Student(Section):
@@ -229,9 +214,12 @@ class Student(Section):
     teacher's own layers."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
+    task: Annotated[Task, Field(exclude_if=lambda task: task == "language_model")] = "language_model"
+    """`language_model`: it learns to say what the teacher says. `classification`: it learns the distributions over
+    labels of `teacher.mode: classify`, with a new head on any architecture that has one for sequence classification."""
     tokenizer: str = "teacher"
     """`teacher`, or the hub id or folder of the student's own. With another vocabulary than the teacher's only
-    `train.loss.objective` `uld` and `text` apply: its distributions are over other ids."""
+    `train.loss.objective` `uld` and `text` apply to a language model: its distributions are over other ids."""
     trust_remote_code: bool = False
     """Run code that ships with the model. Only for models that you have read."""
     train: Train = Train()
@@ -240,6 +228,32 @@ class Student(Section):
     """How it is measured."""
     publish: Annotated[Publish | None, _UNLESS_NONE] = None
     """Where `distill-data run` publishes the trained student: a model repository of a hub, or a folder elsewhere."""
+
+    @model_validator(mode="after")
+    def _a_classifier_is_trained_plainly(self) -> Student:
+        if self.task == "classification":
+            if isinstance(self.model, NewStudent) and self.model.from_teacher is not None:
+                raise ValueError(
+                    "task is classification and model: from_teacher:, which is a language model: give a "
+                    "folder, a hub id or from_config:"
+                )
+            train, loss = self.train, self.train.loss
+            if loss.objective not in ("forward_kl", "renormalised_kl", "text"):
+                raise ValueError(
+                    f"task is classification and train.loss.objective {loss.objective}: of labels, which are few and "
+                    "all there, use forward_kl, renormalised_kl (the same, with a temperature) or text (hard labels)"
+                )
+            for key in ("thinking", "look_every", "lora", "early_stopping"):
+                if getattr(train, key) != Train.model_fields[key].default:
+                    raise ValueError(f"task is classification, for which there is no train.{key}: leave it out")
+            if train.batching == "packed":
+                raise ValueError("task is classification and train.batching packed: use padded or length_grouped")
+        elif self.train.learns == "reference" and self.train.loss.objective != "text":
+            raise ValueError(
+                f"train.learns is reference and train.loss.objective {self.train.loss.objective}, and references have "
+                "no distributions: set loss: {objective: text}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _the_teachers_layers_have_its_tokenizer(self) -> Student:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from distill_data.labels_config import TEXT_FIELD, Labels
 from distill_data.sampling_config import SamplingOverrides
 from distill_data.section import Mode, Options, Section, Temperature, TokenIds, TopP
 
@@ -185,7 +186,17 @@ class Teacher(Section):
     """`replay` makes up traces from a hash, with the model's tokenizer and no model: for dry runs and tests."""
     mode: Mode = "generate"
     """`generate`: the teacher writes completions. `score`: it scores completions that exist already, by teacher
-    forcing; `sampling` then plays no part."""
+    forcing. `classify`: it says how likely each of `labels` is. In both `sampling` plays no part."""
+    labels: Annotated[Labels, Field(exclude_if=lambda labels: not labels)] = {}
+    """Of mode `classify`: a list of labels, or by name of a label the words that the teacher would say for it, such as
+    `{positive: " positive"}` after a prompt without a chat template. The teacher's mean log-probability of a label's
+    tokens is kept, and their softmax is the row's distribution."""
+    template: Annotated[str | None, Field(exclude_if=lambda template: template is None)] = None
+    """Of mode `classify`: what the teacher is shown of a text, which stands for `{text}` in it, such as
+    `"Review: {text}\\nSentiment:"`; left out: the text alone. The corpus, and so the student, has the text alone."""
+    calibrate_on: Annotated[list[str], Field(exclude_if=lambda inputs: not inputs)] = []
+    """Of mode `classify`: inputs without content, such as `[N/A, "", "[MASK]"]`; distributions are divided by what the
+    teacher says about these (contextual calibration, Zhao et al., 2021). Changing them costs no other trace."""
     system_prompt: str | None = None
     """System message put before every prompt that has none of its own."""
     prompt_format: Literal["chat", "text"] = "chat"
@@ -222,6 +233,27 @@ class Teacher(Section):
         return self
 
     @model_validator(mode="after")
+    def _labels_are_classified(self) -> Teacher:
+        if self.mode == "classify" and not self.labels:
+            raise ValueError("mode is classify and there is nothing to choose among: give labels:")
+        given = [key for key in ("labels", "template", "calibrate_on") if getattr(self, key)]
+        if given and self.mode != "classify":
+            raise ValueError(f"{given[0]} is set and mode {self.mode}, which does not look at it: set mode: classify")
+        if self.template is not None and TEXT_FIELD not in self.template:
+            raise ValueError(f"template {self.template!r} has no place for the text: write {TEXT_FIELD} in it")
+        if twice := [text for text in self.calibrate_on if self.calibrate_on.count(text) > 1]:
+            raise ValueError(f"calibrate_on has {twice[0]!r} twice: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_classifier_says_nothing(self) -> Teacher:
+        if self.mode == "classify":
+            for key in ("soft_labels", "reasoning", "reasoning_parser"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"mode is classify, which has no use for {key}: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _thinking_is_split_one_way(self) -> Teacher:
         if self.reasoning_parser is not None and self.reasoning != Reasoning():
             raise ValueError(
@@ -234,8 +266,8 @@ class Teacher(Section):
     def _a_retry_has_more_room(self) -> Teacher:
         if self.retry_truncated is None:
             return self
-        if self.mode == "score":
-            raise ValueError("mode is score, which cuts no trace by max_tokens: leave retry_truncated out")
+        if self.mode != "generate":
+            raise ValueError(f"mode is {self.mode}, which cuts no trace by max_tokens: leave retry_truncated out")
         if self.retry_truncated.max_tokens <= self.sampling.max_tokens:
             raise ValueError(
                 f"retry_truncated.max_tokens is {self.retry_truncated.max_tokens} and sampling.max_tokens "
@@ -253,10 +285,11 @@ class Teacher(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_completion_is_scored_once(self) -> Teacher:
-        if self.mode == "score" and self.sampling.samples > 1:
+    def _the_same_is_asked_once(self) -> Teacher:
+        if self.mode != "generate" and self.sampling.samples > 1:
+            what = "score the same completion" if self.mode == "score" else "ask the same"
             raise ValueError(
-                f"mode is score and sampling.samples {self.sampling.samples}, which would score the same completion "
+                f"mode is {self.mode} and sampling.samples {self.sampling.samples}, which would {what} "
                 f"{self.sampling.samples} times: set samples: 1"
             )
         return self

@@ -40,7 +40,8 @@ def teacher_ingredients(teacher: teacher_config.Teacher, source: ModelSource) ->
     """Everything that changes what the teacher says, and nothing that does not.
 
     The model's fingerprint covers its tokenizer and chat template. How many samples are taken, how the text is
-    split into thinking and answer, and how the engine runs are left out; so is all sampling where it only scores.
+    split into thinking and answer, and how the engine runs are left out; so is all sampling where it only scores. Of
+    labels their words count, in their order; their names, and what calibrates them, do not.
     """
     return {
         "model": model_fingerprint(source),
@@ -52,14 +53,16 @@ def teacher_ingredients(teacher: teacher_config.Teacher, source: ModelSource) ->
         "head_dtype": "float32",
         "quantization": teacher.quantization,
         **_how_it_answers(teacher),
-        "soft_labels": teacher.soft_labels.ingredients,
         "logprobs_mode": "raw_logprobs",
     }
 
 
 def _how_it_answers(teacher: teacher_config.Teacher) -> dict[str, Any]:
+    if teacher.mode == "classify":
+        return {"mode": "classify", "labels": list(teacher.labels.values()), "template": teacher.template}
+    labels = {"soft_labels": teacher.soft_labels.ingredients}
     if teacher.mode == "score":
-        return {"mode": "score"}
+        return {"mode": "score", **labels}
     # Ids from before there were stop_token_ids stay what they were.
     left_out = {"samples"} if teacher.sampling.stop_token_ids else {"samples", "stop_token_ids"}
-    return {"sampling": teacher.sampling.model_dump(exclude=left_out)}
+    return {"sampling": teacher.sampling.model_dump(exclude=left_out), **labels}

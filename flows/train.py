@@ -1,4 +1,4 @@
-"""The student flows: train on a corpus version, evaluate on its held-out rows."""
+"""The student flow: train on a corpus version, measure on its held-out rows."""
 
 from __future__ import annotations
 
@@ -55,13 +55,16 @@ def train_student(config: Config, reference: str) -> StudentReport:
 
 
 @flow(name="evaluate", flow_run_name="evaluate {config.name}", validate_parameters=False)
-def evaluate_student(config: Config, reference: str) -> StudentReport:
-    """Measure the config's trained student on a corpus version's held-out rows.
+def evaluate_classifier(config: Config, reference: str) -> StudentReport:
+    """Measure the config's trained classifier, beside its teacher, on a corpus version's held-out texts.
 
     Raises:
         StudentError: it is not trained yet, or the version holds nothing out.
     """
     plan = plan_student(config, open_corpus(reference, config.root))
-    evaluate_task(plan)
-    name_run(f"evaluate {plan.folder.name}")
-    return report_student(plan, created=False)
+    if not plan.is_evaluated:
+        evaluate_task(plan)
+    report = report_student(plan, created=False)
+    name_run(f"evaluate {report.name}")
+    publish_summary(report.name, "evaluation", student_summary(report))
+    return report

@@ -159,13 +159,23 @@ def evaluate(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure the trained student against its teacher on the held-out rows."""
+    """Compare the trained student with its teacher and baselines: held-out prompts and traces, size, speed."""
     settings = _with_student(config, set_)
     prepare(verbose)
+    from distill_data.evaluation.table import evaluation_summary
+    from distill_data.progress import shown_on_stderr
     from distill_data.report.student import student_summary
-    from flows.train import evaluate_student
 
-    show(evaluate_student(settings, corpus or settings.name), as_json, student_summary)
+    with shown_on_stderr():
+        if settings.student.task == "classification":
+            from flows.train import evaluate_classifier
+
+            show(evaluate_classifier(settings, corpus or settings.name), as_json, student_summary)
+            return
+        from flows.evaluate import evaluate_student
+
+        found = evaluate_student(settings, corpus or settings.name, verbose)
+    show(found, as_json, evaluation_summary)
 
 
 def compare(
@@ -202,18 +212,6 @@ def doctor(config: ConfigPath, set_: Overrides = NO_OVERRIDES, as_json: AsJson =
         raise typer.Exit(1)
 
 
-def _train_as_one_of_many(settings: Any, reference: str) -> Any:
-    """A flow in each of the processes would start a server of Prefect in each."""
-    from distill_data.corpus.read import open_corpus
-    from distill_data.progress import display
-    from distill_data.student.job import plan_student, train_and_measure
-
-    def show_step(now: Any) -> None:
-        display().update("train", now.point.step, now.steps, f"loss {now.point.loss:.3f}")
-
-    return train_and_measure(plan_student(settings, open_corpus(reference, settings.root)), show_step)
-
-
 @contextmanager
 def _building(settings: Any, verbose: bool, show_failed: Callable[[GateError], int]) -> Iterator[None]:
     """Around a build: its progress, and its teacher's session, begun while Prefect is imported.
@@ -229,6 +227,18 @@ def _building(settings: Any, verbose: bool, show_failed: Callable[[GateError], i
             yield
     except GateError as error:
         raise typer.Exit(show_failed(error)) from None
+
+
+def _train_as_one_of_many(settings: Any, reference: str) -> Any:
+    """A flow in each of the processes would start a server of Prefect in each."""
+    from distill_data.corpus.read import open_corpus
+    from distill_data.progress import display
+    from distill_data.student.job import plan_student, train_and_measure
+
+    def show_step(now: Any) -> None:
+        display().update("train", now.point.step, now.steps, f"loss {now.point.loss:.3f}")
+
+    return train_and_measure(plan_student(settings, open_corpus(reference, settings.root)), show_step)
 
 
 def _with_student(config: Path, overrides: list[str]) -> Any:

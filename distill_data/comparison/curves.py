@@ -80,6 +80,10 @@ def interval(values: Sequence[float]) -> Interval:
     middle = mean(values)
     if len(values) < 2:
         return Interval(middle, None, None)
-    degrees = len(values) - 1
-    half = (_T[degrees - 1] if degrees <= len(_T) else 1.96) * stdev(values) / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return Interval(middle, middle - half, middle + half)
+
+
+def t_quantile(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t distribution, the normal one's above 30 degrees of freedom."""
+    return _T[degrees - 1] if degrees <= len(_T) else 1.96

@@ -128,6 +128,7 @@ def _write(job: Assembly, staging: Path, decided: tuple[Decisions, dict[str, int
         dropped=dropped,
         statistics=statistics(decisions, labels, files),
         measures=decided[0].measures.facts(decisions["drop_reason"], job.config.filters),
+        labels=None if job.labelling is None else job.labelling.facts,
         files=files,
     )
 

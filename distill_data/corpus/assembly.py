@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill_data.config import Config
+from distill_data.corpus.labelling import Labelling
 from distill_data.filters.decontamination import Benchmarks
 from distill_data.prompts import PromptSet
 from distill_data.reasoning import Split, Splitter
@@ -41,7 +42,7 @@ class Assembly:
     `write_report` takes the version's folder and its manifest, before the version is there for others to see.
     `finished` has the columns prompt_row, sample_index, part, row, content_digest, error and
     completion_tokens, in planned order; `tokenizer` has at least sha256 and vocab_size; `split` tells thinking
-    from answer; `benchmarks` are there where traces are compared with them.
+    from answer; `benchmarks` are there where traces are compared with them, `labelling` where the teacher classified.
     """
 
     config: Config
@@ -54,6 +55,7 @@ class Assembly:
     digest: str
     split: Splitter
     benchmarks: Benchmarks | None = None
+    labelling: Labelling | None = None
     write_report: Callable[[Path, Any], object] | None = None
 
 

@@ -53,7 +53,7 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
         repo_id: the hub's repository that it is published to; None for a folder.
     """
     cards = templates(Path(__file__).parent, escape=False, keep_trailing_newline=True)
-    template = cards.get_template("card.md.jinja")
+    template = cards.get_template("card.md.jinja" if manifest.labels is None else "label_card.md.jinja")
     teacher = manifest.config["teacher"]
     sampled = teacher["soft_labels"].get("kind") == "sampled"
     return template.render(

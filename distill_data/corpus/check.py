@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from distill_data.corpus.label_check import label_problems
 from distill_data.corpus.manifest import FileFacts
-from distill_data.corpus.read import SCHEMAS, Corpus
+from distill_data.corpus.read import FAMILIES, Corpus
 
 _BATCH_ROWS = 1024
 _ROUNDING = 1e-3  # a sure token may have a log-probability slightly above 0 in float32
@@ -27,18 +28,20 @@ def verify_corpus(corpus: Corpus) -> list[str]:
 
     Files are checked one by one first; what holds between files is looked at only when each of them is whole.
     """
-    problems = [line for file in corpus.manifest.files for line in _file_problems(corpus.path, file)]
+    problems = [line for file in corpus.manifest.files for line in _file_problems(corpus, file)]
     problems += _unlisted(corpus) + _count_problems(corpus)
     if problems:
         return problems
     for split in corpus.splits:
         for traces in corpus.files("traces", split):
             problems += _pair_problems(corpus.path, traces, corpus.path / "soft_labels" / traces.name)
+            if corpus.labels:
+                problems += label_problems(traces, corpus.labels, f"traces/{traces.name}")
     return problems + _identity_problems(corpus)
 
 
-def _file_problems(folder: Path, facts: FileFacts) -> Iterator[str]:
-    path = folder / facts.path
+def _file_problems(corpus: Corpus, facts: FileFacts) -> Iterator[str]:
+    path = corpus.path / facts.path
     if not os.path.lexists(path):
         yield f"{facts.path}: is missing"
         return
@@ -54,10 +57,10 @@ def _file_problems(folder: Path, facts: FileFacts) -> Iterator[str]:
     elif sha256 != facts.sha256:
         yield f"{facts.path}: its bytes changed: sha256 {sha256[:12]}, the manifest says {facts.sha256[:12]}"
     else:
-        yield from _content_problems(path, facts)
+        yield from _content_problems(corpus, path, facts)
 
 
-def _content_problems(path: Path, facts: FileFacts) -> Iterator[str]:
+def _content_problems(corpus: Corpus, path: Path, facts: FileFacts) -> Iterator[str]:
     """Problems of a file whose bytes are as the manifest says."""
     family = facts.path.split("/")[0]
     try:
@@ -67,7 +70,7 @@ def _content_problems(path: Path, facts: FileFacts) -> Iterator[str]:
         return
     if file.metadata.num_rows != facts.rows:
         yield f"{facts.path}: has {file.metadata.num_rows:,} rows, the manifest says {facts.rows:,}"
-    if family not in SCHEMAS or not _nullable(file.schema_arrow).equals(_nullable(SCHEMAS[family])):
+    if family not in FAMILIES or not _nullable(file.schema_arrow).equals(_nullable(corpus.schema(family))):
         yield f"{facts.path}: its columns are not those of {family} in this schema version"
 
 

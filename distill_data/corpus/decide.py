@@ -34,6 +34,7 @@ from distill_data.identity import unit_hash
 from distill_data.reasoning import Split, final_answer
 
 _LIGHT_COLUMNS = ["completion", "prompt_suffix", "finish_reason", "error", "error_detail", "mean_logprob"]
+_LABEL_COLUMNS = ["sampled_logprobs"]  # more, where the teacher classified
 _SELECTED_BY = ["mean_logprob", "has_reference", "final_answer"]
 
 
@@ -100,8 +101,9 @@ def is_held_out(decisions: pa.Table, group_ids: pa.ChunkedArray, validation: Val
 def _decided(job: Assembly, judging: Judging, seen: tuple[MeasureSample, Counter[str]], rows: pa.Table) -> pa.Table:
     """Rows of `finished`, each with its verdict, its own drop reason and what a choice among a prompt's looks at."""
     config = job.config
-    part = job.store.read(rows.select(["part", "row"]), _LIGHT_COLUMNS)
-    splits = split_part(part, job.split)
+    labels = _LABEL_COLUMNS if job.labelling is not None else []
+    part = job.store.read(rows.select(["part", "row"]), [*_LIGHT_COLUMNS, *labels])
+    splits = _answers(job, rows, part)
     answers = [split.answer for split in splits]
     verdicts = judging.verdicts(rows, answers)
     outcome = _outcome(job, rows, part, splits).append_column("has_judge", judging.has_judge(rows))
@@ -109,7 +111,11 @@ def _decided(job: Assembly, judging: Judging, seen: tuple[MeasureSample, Counter
     seen[0].add(measures, len(rows))
     texts = _hashed(job, part["completion"])
     recitals = _recitals(job, part["completion"], texts, seen[1])
-    reasons = _drop_reasons(outcome, verdicts, _contents(measures, recitals, config), config)
+    contents = _contents(measures, recitals, config)
+    if job.labelling is not None:
+        without = pa.array(job.labelling.content_free[rows["prompt_row"].to_numpy()])
+        contents = pc.if_else(without, "content_free", contents)
+    reasons = _drop_reasons(outcome, verdicts, contents, config)
     decided = rows.drop_columns(["content_digest", "error"])
     columns = {
         "score": verdicts["score"].cast(pa.float32()),
@@ -129,10 +135,17 @@ def _decided(job: Assembly, judging: Judging, seen: tuple[MeasureSample, Counter
     return drop_alike(job, decided, texts) if config.deduplicate.samples == "drop" else decided
 
 
+def _answers(job: Assembly, rows: pa.Table, part: pa.Table) -> list[Split]:
+    """What every trace says, thinking apart; of a teacher that classified, the likeliest label."""
+    if job.labelling is None:
+        return split_part(part, job.split)
+    prompts = job.prompts.take(rows["prompt_row"].to_numpy())
+    return job.labelling.answers(job.labelling.probabilities(part, prompts))
+
+
 def _outcome(job: Assembly, rows: pa.Table, part: pa.Table, splits: list[Split]) -> pa.Table:
     """What the filters look at: the part's own columns, the split text, the prompt and measures of labels if wanted."""
     outcome = part.append_column("thinking_finished", pa.array([split.finished for split in splits], pa.bool_()))
-    outcome = outcome.append_column("thinking", pa.array([split.thinking for split in splits], pa.string()))
     outcome = outcome.append_column("answer", pa.array([split.answer for split in splits], pa.string()))
     outcome = outcome.append_column("completion_tokens", rows["completion_tokens"])
     if "prompt" in measured_columns(job.config.filters):

@@ -34,7 +34,7 @@ def corpus_digest(
     Args:
         config: its samples, reasoning, judge, keep, filters and validation count; its storage does not. The version of
             the judge's code counts too: an upgraded scorer gives new verdicts, and so a new version. So does vLLM's
-            where one of its reasoning parsers splits.
+            where one of its reasoning parsers splits, and what labels are called and calibrated on.
         prompts_digest: digest of the prompt set, in order.
         teacher_id: who answered.
         finished: columns prompt_row, sample_index, content_digest, in planned order. Parts and their rows,
@@ -56,6 +56,8 @@ def corpus_digest(
         "filters": config.filters.model_dump(mode="json"),
         "validation": config.validation.model_dump(mode="json"),
     }
+    if teacher.mode == "classify":
+        inputs["labels"] = {"names": list(teacher.labels), "calibrate_on": teacher.calibrate_on}
     for name, section in (("deduplicate", config.deduplicate), ("decontaminate", config.decontaminate)):
         if not section.is_default:
             inputs[name] = section.model_dump(mode="json")

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, rows_of, slices
 from distill_data.corpus.manifest import FileFacts
-from distill_data.corpus.rows import as_traces, dropped_prompt_rows, soft_label_rows, trace_rows
+from distill_data.corpus.rows import as_traces, dropped_prompt_rows, schema_of, soft_label_rows, trace_rows
 from distill_data.corpus.statistics import LabelTally, tally
 from distill_data.corpus.write import file_facts, file_metadata, parquet_writer
 from distill_data.parquet import sync_folder
-from distill_data.records import REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA
+from distill_data.records import SOFT_LABELS_SCHEMA
 
 
 def write_families(
@@ -59,10 +59,10 @@ def _write_pair(job: Assembly, paths: list[Path], rows: pa.Table) -> LabelTally:
     """One file of traces and the file of soft labels beside it, row by row the same traces."""
     labels, metadata = LabelTally(), file_metadata(job)
     with ExitStack() as open_files:
-        traces = open_files.enter_context(parquet_writer(paths[0], TRACES_SCHEMA, metadata))
+        traces = open_files.enter_context(parquet_writer(paths[0], schema_of(job, "traces"), metadata))
         soft_labels = open_files.enter_context(parquet_writer(paths[1], SOFT_LABELS_SCHEMA, metadata))
         for part, decisions in _read(job, rows):
-            light = as_traces(trace_rows(job, decisions, part))
+            light = as_traces(job, trace_rows(job, decisions, part))
             heavy = soft_label_rows(light, part)
             traces.write_table(light)
             soft_labels.write_table(heavy)
@@ -73,9 +73,9 @@ def _write_pair(job: Assembly, paths: list[Path], rows: pa.Table) -> LabelTally:
 def _write_rejected(job: Assembly, folder: Path, rows: pa.Table) -> None:
     """Dropped prompts, then dropped traces, in one file; it is there even when nothing was dropped."""
     path = folder / "rejected" / _file_name("rejected", 0, 1)
-    with parquet_writer(path, REJECTED_SCHEMA, file_metadata(job)) as writer:
+    with parquet_writer(path, schema_of(job, "rejected"), file_metadata(job)) as writer:
         if len(job.prompts.dropped):  # `datasets` cannot load a file whose first row group is empty
-            writer.write_table(dropped_prompt_rows(job.prompts.dropped))
+            writer.write_table(dropped_prompt_rows(job))
         for part, decisions in _read(job, rows):
             writer.write_table(trace_rows(job, decisions, part))
 

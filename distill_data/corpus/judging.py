@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_data.corpus.assembly import Assembly
+from distill_data.config import Config
 from distill_data.judge_config import Judge, LlmJudge
+from distill_data.prompts import PromptSet
 from distill_data.records import Prompt, table_to_prompts
 from distill_data.teachers.vllm_reasoning import split_identity
 from distill_data.verify import VerifierPool, verifier_identity
@@ -28,10 +29,29 @@ _COMMIT_SECONDS = 5.0  # what a kill may cost; a part of its own for every few r
 _OUTCOME = pa.schema([("score", pa.float64()), ("verdict_error", pa.string()), ("passed", pa.bool_())])
 
 
+class Judged(Protocol):
+    """Whose traces are judged, and what they answer: an assembly, or an evaluation."""
+
+    @property
+    def config(self) -> Config:
+        """The judges, their sources, and the teacher that answered."""
+        ...
+
+    @property
+    def prompts(self) -> PromptSet:
+        """What was asked."""
+        ...
+
+    @property
+    def teacher_id(self) -> str:
+        """Whose traces."""
+        ...
+
+
 class SourceJudge:
     """One judge, what it said before, and its processes once there is something new to judge."""
 
-    def __init__(self, judge: Judge, job: Assembly):
+    def __init__(self, judge: Judge, job: Judged):
         self._judge = judge
         self._root = job.config.root
         self._store = VerdictStore(job.config.root, job.teacher_id, _ingredients(judge, job))
@@ -89,7 +109,7 @@ class SourceJudge:
 class Judging:
     """The judges of a job's sources; a context manager that ends their processes."""
 
-    def __init__(self, job: Assembly):
+    def __init__(self, job: Judged):
         self._job = job
         judges, sources = job.config.judges, job.config.prompts
         self._judges = [SourceJudge(judge, job) for judge in judges]
@@ -130,7 +150,7 @@ def _unjudged(rows: int) -> pa.Table:
     return pa.table([pa.nulls(rows, field.type) for field in _OUTCOME], schema=_OUTCOME)
 
 
-def _ingredients(judge: Judge, job: Assembly) -> dict[str, Any]:
+def _ingredients(judge: Judge, job: Judged) -> dict[str, Any]:
     """What decides a verdict: the verifier and its options, and what is taken for the answer."""
     options = judge.model_dump(mode="json", exclude={"pass_score", "timeout_seconds", "processes", "teacher"})
     return {**options, **verifier_identity(judge), "answer": split_identity(job.config.teacher)}

@@ -155,6 +155,6 @@ def _in_store(corpus: Corpus, values: dict[str, Any], root: str | Path) -> tuple
         return None, None, f"{store.folder} does not have it: the version was made elsewhere, or the part was deleted"
     stored = store.read(index.filter(here), ["completion"])["completion"][0].as_py()
     said = values["messages"][-1] if values["finish_reason"] != "error" else {"content": stored}
-    if stored != said["content"]:
+    if stored != said["content"] and not corpus.labels:
         return None, None, f"{store.folder} has other words for it: it was generated again since"
     return rows[0]["part"], rows[0]["row"], str(store.folder / rows[0]["part"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distill_data.errors import CorpusError
 from distill_data.identity import sealed, unsealed
@@ -79,6 +79,27 @@ class MeasureFacts(ManifestPart):
     """Dropped traces per bin, for whatever reason."""
 
 
+class Prior(ManifestPart):
+    """What the teacher says about inputs without content, which its distributions are divided by."""
+
+    system_prompt: str | None
+    """Of the sources that it holds for."""
+    inputs: int
+    """How many it is the mean over."""
+    probabilities: dict[str, float]
+    """By label."""
+
+
+class LabelFacts(ManifestPart):
+    """The labels that a teacher chose among."""
+
+    token_ids: dict[str, list[int]]
+    """By label, in the config's order, its words as the teacher's tokens: a row's completion_token_ids are those of all
+    labels, label after label, and its sampled_logprobs their log-probabilities."""
+    priors: list[Prior]
+    """Empty where nothing was calibrated."""
+
+
 class Manifest(ManifestPart):
     """Everything that made a version, and what is in it."""
 
@@ -115,6 +136,8 @@ class Manifest(ManifestPart):
     """Measures of the kept rows, and the pass rate of the judged ones."""
     measures: list[MeasureFacts] = []
     """Of the filters that are on: how what they measured is spread."""
+    labels: Annotated[LabelFacts | None, Field(exclude_if=lambda labels: labels is None)] = None
+    """Where the teacher classified: among what, and how it was calibrated."""
     files: list[FileFacts]
     """The data files."""
 

@@ -17,7 +17,7 @@ from distill_data.corpus.manifest import FileFacts, Manifest, read_manifest
 from distill_data.corpus.versions import find_version
 from distill_data.errors import CorpusError, reason_of
 from distill_data.mapped import mapped_table
-from distill_data.records import REJECTED_SCHEMA, SOFT_LABELS_SCHEMA, TRACES_SCHEMA
+from distill_data.records import SOFT_LABELS_SCHEMA, light_schema
 from distill_data.teacher_config import SoftLabelSelection
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from distill_data.student.dataset import SoftLabelDataset
     from distill_data.student.streaming import SoftLabelStream
 
-SCHEMAS = {"traces": TRACES_SCHEMA, "soft_labels": SOFT_LABELS_SCHEMA, "rejected": REJECTED_SCHEMA}
+FAMILIES = ("traces", "soft_labels", "rejected")
 _HEAD_BATCH_ROWS = 256
 _MAPPED_BATCH_ROWS = 1024
 
@@ -73,6 +73,15 @@ class Corpus:
         """How many draws its soft labels come from; None where they are a cut support."""
         kept = SoftLabelSelection.model_validate(self.manifest.config["teacher"]["soft_labels"])
         return kept.draws if kept.kind == "sampled" else None
+
+    @property
+    def labels(self) -> list[str]:
+        """What its teacher chose among, in the order of every row; empty where it did not classify."""
+        return [] if self.manifest.labels is None else list(self.manifest.labels.token_ids)
+
+    def schema(self, family: str) -> pa.Schema:
+        """Columns of a file family."""
+        return SOFT_LABELS_SCHEMA if family == "soft_labels" else light_schema(family, labelled=bool(self.labels))
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -133,7 +142,7 @@ class Corpus:
             CorpusError: as for `table`, or the folder cannot be written.
         """
         self._checked_files(family, split)  # before anything is written
-        schema = SCHEMAS[family]  # older versions do not say that nothing is null
+        schema = self.schema(family)  # older versions do not say that nothing is null
         batches = (change(batch.cast(schema)) for batch in self.batches(family, split, _MAPPED_BATCH_ROWS))
         try:
             return mapped_table(schema, batches, folder)
@@ -190,8 +199,8 @@ class Corpus:
 
     def _checked_files(self, family: str, split: str) -> list[FileFacts]:
         """The files that `table` reads; CorpusError where there are none."""
-        if family not in SCHEMAS:
-            raise CorpusError(f"{family!r} is no file family of {self.reference}: use {', '.join(SCHEMAS)}")
+        if family not in FAMILIES:
+            raise CorpusError(f"{family!r} is no file family of {self.reference}: use {', '.join(FAMILIES)}")
         files = self._facts(family, "rejected" if family == "rejected" else split)
         if not files:
             raise CorpusError(f"{self.reference} has no split {split!r}: use {' or '.join(self.splits)}")

@@ -17,9 +17,12 @@ ROWS = 16  # of every file
 def text_problems(corpus: Corpus, tokenizer: Any) -> list[str]:
     """Rows whose ids decode to other words than their last message, one line each: the first ROWS of every file.
 
-    Of a completion that ended by itself the last token is the one that stopped it, and no part of its text.
+    Of a completion that ended by itself the last token is the one that stopped it, and no part of its text. Of a
+    teacher that classified ids are those of all labels, and words those of one.
     """
-    problems = []
+    problems: list[str] = []
+    if corpus.labels:
+        return problems
     for split in corpus.splits:
         for traces in corpus.files("traces", split):
             labels = corpus.path / "soft_labels" / traces.name

@@ -24,6 +24,7 @@ from distill_data.records import SCHEMA_VERSION
 from distill_data.soft_labels import MANTISSA_BITS
 
 ALIGNMENT = "entry t describes the distribution that produced completion token t"
+LABEL_ALIGNMENT = "entry t is the log-probability of completion token t; these are the tokens of all labels, in order"
 TAIL = "1 - sum(exp(support_logprobs)) is the probability of all other tokens together; nothing is renormalised"
 ESTIMATOR = (
     "a token is kept with probability min(1, draws x p): max(exp(support_logprobs), 1 / draws) for kept ones and 0 for "
@@ -34,7 +35,7 @@ ESTIMATOR = (
 def file_metadata(job: Assembly) -> dict[str, Any]:
     """What every file says about its rows, under the key `distill_data`."""
     teacher = job.config.teacher
-    return {
+    common = {
         "schema_version": SCHEMA_VERSION,
         "teacher": public_model_name(teacher.model),
         "teacher_id": job.teacher_id,
@@ -43,6 +44,10 @@ def file_metadata(job: Assembly) -> dict[str, Any]:
         "base": "e",
         "normalisation": "full_vocab",
         "logprobs_mode": "raw_logprobs",
+    }
+    if job.labelling is not None:
+        return common | {"labels": job.labelling.facts.token_ids, "alignment": LABEL_ALIGNMENT}
+    return common | {
         "sampling_temperature": _temperature(job.config),
         **teacher.soft_labels.ingredients,
         "kind": teacher.soft_labels.kind,

@@ -91,8 +91,8 @@ class Benchmarks:
     def _touched(self, piece: pa.Array, hashed: HashedTexts, start: int) -> pa.Table:
         found = hashed.n_grams(self._size)
         places, entries = self._look_up(found.hashes)
-        rows, held = found.rows()[places], self._index.take(entries)
-        words = _words(piece, rows, found.places()[places], self._size)
+        rows, held = np.searchsorted(found.offsets, places, side="right") - 1, self._index.take(entries)
+        words = _words(piece, rows, places - found.offsets[rows], self._size)
         same = pc.equal(words, self._words_of(held)).to_numpy(zero_copy_only=False)
         rows, words, texts = rows[same], words.filter(pa.array(same)), held.texts[same]
         benchmarks = np.searchsorted(self._text_starts, texts, side="right") - 1
@@ -107,7 +107,9 @@ class Benchmarks:
 
     def _look_up(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places in the hashes and entries of the index with the same hash: all pairs."""
-        places = np.flatnonzero(self._filter[hashes >> self._shift])
+        from distill_data.filters.token_loops import places_in
+
+        places = places_in(hashes, self._filter, self._shift)
         left = np.searchsorted(self._index.hashes, hashes[places])
         there = self._index.hashes[np.minimum(left, len(self._index.hashes) - 1)] == hashes[places]
         places, left = places[there], left[there]

@@ -27,7 +27,8 @@ _PHONE = re.compile(
     r"(?<![\w.)+-])(?:\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,5}\)[ .-]?)?\d{1,5}(?:[ .-]\d{2,5}){2,4}|\+[1-9]\d{9,13}"
     r"|(?:\(\d{3}\) |\d{3}[-.])\d{3}[-.]\d{4})(?![\w-]|\.\d)"
 )
-_IPV4 = re.compile(r"(?<![\w.-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+# a digit first: then Python skips to digits, which takes a tenth of the time
+_IPV4 = re.compile(r"\d(?<![\w.-]\d)\d{0,2}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 # Visa, Mastercard, American Express, Discover; in groups as printed on the card, or without
 _CARD = re.compile(

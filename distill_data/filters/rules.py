@@ -24,6 +24,7 @@ ENDED_REASONS: dict[str, str] = {
     "truncated": "the completion was cut by max_tokens",
     "unfinished_thinking": "a thought was opened and never closed",
     "missing_answer": "the completion has no answer",
+    "content_free": "an input without content, which only shows what label the teacher prefers anyway",
 }
 """Why there is no completion to look at, or none that came to its end, with one line for the dataset card."""
 JUDGED_REASONS = {

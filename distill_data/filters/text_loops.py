@@ -13,7 +13,7 @@ _NEWLINE, _SPACE, _TAB = 10, 32, 9
 _CJK_LEAD = 0xE3  # lead bytes from here on begin characters from U+3000 on: mostly Han, kana, Hangul
 _FIRST_BYTES, _LAST_BYTES = 64, 8  # of a long word
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio, odd (Fibonacci hashing, Knuth)
-_FOLD, _NOTHING, _ONE = np.uint64(32), np.uint64(0), np.uint64(1)
+_FOLD, _NOTHING, _ONE, _EVERY = np.uint64(32), np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
 _DEEPEST = 64  # bytes of indentation that are looked through
 
 
@@ -112,13 +112,31 @@ def _hash(data, start, stop):
     """Of a long word the first 64 bytes, the last 8 and the length tell."""
     length = stop - start
     found = np.uint64(length) * _MIX
-    for place in range(start, min(stop, start + _FIRST_BYTES)):
-        found = (found ^ np.uint64(data[place])) * _MIX
+    place = start
+    while place < min(stop, start + _FIRST_BYTES):
+        width = min(stop - place, 8)
+        found = (found ^ eight_bytes(data, place) & _EVERY >> np.uint64(8 * (8 - width))) * _MIX
+        found ^= found >> _FOLD
+        place += 8
     if length > _FIRST_BYTES:
-        for place in range(stop - _LAST_BYTES, stop):
-            found = (found ^ np.uint64(data[place])) * _MIX
-    found ^= found >> _FOLD
+        found = (found ^ eight_bytes(data, stop - _LAST_BYTES)) * _MIX
+        found ^= found >> _FOLD
     return found * _MIX
+
+
+@compiled
+def eight_bytes(data, place):
+    """The next 8 bytes, the first one the lowest."""
+    return (
+        np.uint64(data[place])
+        | np.uint64(data[place + 1]) << np.uint64(8)
+        | np.uint64(data[place + 2]) << np.uint64(16)
+        | np.uint64(data[place + 3]) << np.uint64(24)
+        | np.uint64(data[place + 4]) << np.uint64(32)
+        | np.uint64(data[place + 5]) << np.uint64(40)
+        | np.uint64(data[place + 6]) << np.uint64(48)
+        | np.uint64(data[place + 7]) << np.uint64(56)
+    )
 
 
 @compiled

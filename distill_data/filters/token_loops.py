@@ -9,7 +9,7 @@ import numpy as np
 
 from distill_data.compiled import compiled
 from distill_data.filters.code_points import BLANK, BRACKET, DOUBTFUL, KIND_BITS, MARKUP, NO_TOKEN, SIGN, WORD
-from distill_data.filters.text_loops import code_point
+from distill_data.filters.text_loops import code_point, eight_bytes
 
 _KIND = 2**KIND_BITS - 1
 _END, _SPACE = 10 << KIND_BITS | BLANK, 32 << KIND_BITS | BLANK
@@ -128,23 +128,25 @@ def hash_tokens(data, offsets, meanings):
             if kind == BLANK:
                 place += 1
                 continue
-            first, last, size = np.uint64(0), np.uint64(0), 0
-            goes_on = True
-            while goes_on:
-                code, width = codes[place] >> KIND_BITS, 1
-                if code >= 0x80:
-                    code, width = _encoded(code)
-                for _ in range(width):
-                    byte = np.uint64(code & 0xFF)
-                    if size < 8:
-                        first |= byte << np.uint64(8 * size)
-                    last = last >> _BYTE | byte << _LAST
-                    spelled[kept + size] = byte
-                    code >>= 8
+            size = 0
+            while True:
+                code = codes[place] >> KIND_BITS
+                if code < 0x80:
+                    spelled[kept + size] = code
                     size += 1
+                else:
+                    code, width = _encoded(code)
+                    for byte in range(width):
+                        spelled[kept + size + byte] = code >> 8 * byte & 0xFF
+                    size += width
                 place += 1
-                goes_on = kind == WORD and codes[place] & _KIND == WORD  # a line's end is blank
+                if kind != WORD or codes[place] & _KIND != WORD:  # a line's end is blank
+                    break
             if size <= _LONGEST:
+                first = eight_bytes(spelled, kept)
+                if size < 8:
+                    first &= (_ONE << np.uint64(8 * size)) - _ONE
+                last = eight_bytes(spelled, kept + size - 8) if size > 8 else first << np.uint64(8 * (8 - size))
                 hashes[count] = xxh3(first, last, size)
             else:
                 kept += size
@@ -292,6 +294,17 @@ def hash_runs(starts, hashes, size, factor):
         if starts[row] < starts[row + 1] < starts[row] + size:
             runs[offsets[row]] = whole[row]
     return offsets, runs, whole
+
+
+@compiled
+def places_in(hashes, taken, shift):
+    """Of which hashes the first bits, what `shift` leaves of them, are taken (bool [2^bits]): int64 [n]."""
+    places = np.empty(len(hashes), np.int64)
+    count = 0
+    for place in range(len(hashes)):
+        places[count] = place
+        count += taken[hashes[place] >> shift]
+    return places[:count].copy()
 
 
 @compiled

@@ -30,8 +30,8 @@ def entropies(labels: SoftLabels, draws: int | None) -> np.ndarray:
     vocabulary. Drawn tokens instead estimate it without bias: each stands for max(p, 1 / draws) (Horvitz and Thompson,
     1952; see `distill_data.soft_labels.select_drawn`).
     """
-    if not len(labels.support_counts):
-        return np.empty(0, np.float64)
+    if not len(labels.support_ids):  # no position keeps anything
+        return np.zeros(len(labels.support_counts), np.float64)
     logprobs = labels.support_logprobs.astype(np.float64)
     weights = np.exp(logprobs) if draws is None else np.maximum(np.exp(logprobs), 1.0 / draws)
     inside = -np.add.reduceat(weights * logprobs, support_offsets(labels.support_counts)[:-1])

@@ -13,11 +13,13 @@ from typing import Any
 from distill_data.errors import InputError
 from distill_data.file_hash import file_sha256
 from distill_data.identity import canonical_json
+from distill_data.package_file import package_file
 from distill_data.prompt_config import DatasetPrompts, Mode
 from distill_data.prompts.local_files import SUFFIXES, read_rows
 from distill_data.records import Message, Prompt
 
 BATCH_ROWS = 1024
+PACKAGE_PREFIX = "package://"
 
 
 def open_dataset(source: DatasetPrompts, mode: Mode = "generate") -> tuple[Iterator[Prompt], dict[str, Any]]:
@@ -28,7 +30,7 @@ def open_dataset(source: DatasetPrompts, mode: Mode = "generate") -> tuple[Itera
     Raises:
         InputError: no such file or dataset, no such column, no rows; while reading: a value that is no text.
     """
-    path = Path(source.path).expanduser()
+    path = _local_path(source)
     if path.is_file():
         rows, revision = _open_file(source, path)
     elif not path.exists() and (
@@ -47,6 +49,16 @@ def open_dataset(source: DatasetPrompts, mode: Mode = "generate") -> tuple[Itera
     numbered = enumerate(islice(chain([first], rows), source.limit))
     label = source.label  # a path is parsed to get it
     return (_to_prompt(source, label, mode, number, row) for number, row in numbered), revision
+
+
+def _local_path(source: DatasetPrompts) -> Path:
+    """Where the source would be on this machine."""
+    if not source.path.startswith(PACKAGE_PREFIX):
+        return Path(source.path).expanduser()
+    try:
+        return package_file(source.path, PACKAGE_PREFIX)
+    except LookupError as error:
+        raise InputError(f"source {source.label!r}: {source.path!r}: {error}") from None
 
 
 def _open_file(source: DatasetPrompts, path: Path) -> tuple[Iterator[dict[str, Any]], dict[str, Any]]:
@@ -120,7 +132,7 @@ def _quiet_datasets() -> Iterator[None]:
 
 def _to_prompt(source: DatasetPrompts, label: str, mode: Mode, number: int, row: dict[str, Any]) -> Prompt:
     place = f"source {label!r}, row {number}"
-    completion = reference = None
+    completion, reference = None, source.reference_text
     if source.completion is not None:
         completion = _text(row.get(source.completion), f"{place}, column {source.completion!r}")
     if source.reference is not None:

@@ -17,17 +17,21 @@ import pyarrow.parquet as pq
 
 from distill_data.errors import InputError
 
-SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".txt")
+TEXT_COLUMN = "text"  # of a .txt file
 LONGEST_CSV_FIELD = 2**31 - 1
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a `.parquet`, `.jsonl`, `.json` (array or lines) or `.csv` file (all text), top to bottom.
 
+    A `.txt` file has a row a line that is not blank, with the one column `text`.
+
     Raises:
         InputError: the file is not of its kind; names the line where there is one.
     """
     read = {".parquet": _parquet_rows, ".jsonl": _json_rows, ".json": _json_rows, ".csv": _csv_rows}
+    read[".txt"] = _text_rows
     try:
         yield from read[path.suffix](path)
     except UnicodeDecodeError as error:
@@ -61,6 +65,13 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
                 if not isinstance(row, dict):
                     raise InputError(f"{path} holds {type(row).__name__} where a row is due: write one object per row")
                 yield row
+
+
+def _text_rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for line in file:
+            if text := line.strip():
+                yield {TEXT_COLUMN: text}
 
 
 def _starts_with_bracket(path: Path) -> bool:

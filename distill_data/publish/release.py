@@ -9,7 +9,7 @@ from typing import Any
 
 from distill_data.corpus.card import CARD_NAME, render_card
 from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, manifest_text, parse_manifest
-from distill_data.corpus.read import SCHEMAS, Corpus
+from distill_data.corpus.read import FAMILIES, Corpus
 from distill_data.publish.publishable import RepoType
 
 _PATH_KEYS = {"root", "path", "model", "tokenizer", "chat_template", "to"}
@@ -127,7 +127,7 @@ def make_release(corpus: Corpus, repo_id: str | None) -> Release:
 
 def is_data_path(path: str) -> bool:
     """Whether a path at a destination is one of a data file, of this version or another."""
-    return path.split("/")[0] in SCHEMAS
+    return path.split("/")[0] in FAMILIES
 
 
 def public_manifest(manifest: Manifest) -> Manifest:

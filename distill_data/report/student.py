@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distill_data.report.lines import field
 from distill_data.student.job import StudentReport
-from distill_data.student.result import EvaluationResult
+from distill_data.student.result import ClassifierResult, EvaluationResult
 
 
 def student_summary(report: StudentReport) -> str:
@@ -15,8 +15,10 @@ def student_summary(report: StudentReport) -> str:
         field("size", f"{report.parameters:,} parameters"),
         field("loss", f"{report.first_loss:.3f} -> {report.last_loss:.3f}"),
     ]
-    if report.before is not None and report.after is not None:
-        before, after = report.before, report.after
+    before, after = report.before, report.after
+    if isinstance(before, ClassifierResult) and isinstance(after, ClassifierResult):
+        lines += _classifier_lines(before, after)
+    elif isinstance(before, EvaluationResult) and isinstance(after, EvaluationResult):
         lines += [
             field("held out", f"{after.traces:,} traces, {after.tokens:,} tokens, never trained on"),
             *_against_teacher(before, after),
@@ -24,6 +26,21 @@ def student_summary(report: StudentReport) -> str:
         ]
     lines.append(field("folder", report.path))
     return "\n".join(lines)
+
+
+def _classifier_lines(before: ClassifierResult, after: ClassifierResult) -> list[str]:
+    """How good a classifier is, against its teacher and where there are right labels."""
+    lines = [
+        field("held out", f"{after.traces:,} texts, never trained on; {after.judged:,} with a right label"),
+        field("KL", f"{before.kl:.3f} -> {after.kl:.3f} nats to the teacher's distribution over labels"),
+        field("agreement", f"{before.agreement:.1%} -> {after.agreement:.1%} with the teacher's likeliest label"),
+    ]
+    for name, shown in (("accuracy", ".1%"), ("log_loss", ".3f"), ("calibration_error", ".3f")):
+        first, last, teachers = (getattr(*of) for of in ((before, name), (after, name), (after, f"teacher_{name}")))
+        if last is not None:
+            said = f"{first:{shown}} -> {last:{shown}} (the teacher itself: {teachers:{shown}})"
+            lines.append(field({"calibration_error": "ECE"}.get(name, name.replace("_", " ")), said))
+    return lines
 
 
 def _against_teacher(before: EvaluationResult, after: EvaluationResult) -> list[str]:

@@ -18,6 +18,7 @@ from distill_data.rounds.jobs import plan_answers, plan_next_student, plan_score
 from distill_data.rounds_config import Rounds
 from distill_data.session import end_early_session
 from distill_data.student.job import StudentPlan, evaluate, plan_student, report_student, train
+from distill_data.student.result import EvaluationResult
 from distill_data.teachers.generation import NO_BUDGET, NOTHING_GENERATED, Budget, GenerationProgress, GenerationReport
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def report_rounds(standing: Standing) -> RoundsReport:
     report = RoundsReport(
         corpus=standing.first.reference,
         path=str(standing.student.folder),
-        begun=before,
+        begun=before if isinstance(before, EvaluationResult) else None,
         rounds=standing.results,
         generated_traces=standing.generated.traces,
         generated_tokens=standing.generated.tokens,

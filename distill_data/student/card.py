@@ -18,13 +18,16 @@ CARD_NAME = "README.md"
 def write_student_card(plan: StudentPlan, folder: Path) -> None:
     """Write README.md into the folder of a student that is trained."""
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    template = templates(Path(__file__).parent, escape=False).get_template("card.md.jinja")
+    name = "classifier_card.md.jinja" if plan.student.task == "classification" else "card.md.jinja"
+    template = templates(Path(__file__).parent, escape=False).get_template(name)
     card = template.render(
         name=plan.folder.name,
         base=_base(plan),
         teacher=public_model_name(plan.corpus.manifest.config["teacher"]["model"]),
         corpus=plan.corpus.reference,
+        labels=plan.corpus.labels,
         digest=plan.corpus.manifest.digest,
+        learns=plan.student.train.learns,
         loss={"objective": plan.student.train.loss.objective} | plan.student.train.loss.model_dump(),
         training=training,
     )

@@ -24,6 +24,8 @@ def check_student(student: Student, tokenizer: Any, source: ModelSource, teacher
     Raises:
         ConfigError, ModelError, StudentError: what does not fit.
     """
+    if student.task == "classification":
+        return _check_classifier(student, tokenizer, list(teacher.labels))
     from distill_data.student.own_tokens import Tokenizers
     from distill_data.student.vocabulary import own_tokenizer
 
@@ -33,6 +35,16 @@ def check_student(student: Student, tokenizer: Any, source: ModelSource, teacher
     Tokenizers(own, tokenizer, teacher)
     how = {"uld": "sorted probabilities (uld)", "text": "the teacher's text"}[student.train.loss.objective]
     return f"{_check_model(student, own, source)}, of a tokenizer of its own: learns from {how}"
+
+
+def _check_classifier(student: Student, teachers: Any, labels: list[str]) -> str:
+    """An architecture is built; of a hub id or a folder the weights are read too: a head may have to be made."""
+    from distill_data.student.classifier import load_classifier
+    from distill_data.student.vocabulary import load_own_tokenizer
+
+    tokenizer = teachers if student.tokenizer == "teacher" else load_own_tokenizer(student)
+    model = load_classifier(student, tokenizer, labels)
+    return f"{type(model).__name__} of {model.num_parameters():,} parameters for {len(labels)} labels"
 
 
 def _check_model(student: Student, tokenizer: Any, source: ModelSource) -> str:

@@ -18,8 +18,8 @@ class SoftLabelDataset(Dataset[Row]):
     """Traces of a table of SOFT_LABELS_SCHEMA, one an item; nothing is copied.
 
     Traces longer than `max_length` (prompt and completion tokens) are left out and counted in `too_long`, never cut.
-    `lengths` are those of the rest, int64 [traces], `longest` is the greatest of them, and `max_token_id` the largest
-    id in the table. `unlabelled` is that of a `LabelKind`.
+    `rows` are those of the rest in the table and `lengths` their tokens, int64 [traces] both, `longest` is the greatest
+    of these, and `max_token_id` the largest id in the table. `unlabelled` is that of a `LabelKind`.
 
     Raises:
         StudentError: no trace is left, or one is refused as `blocks.Block` says.
@@ -37,6 +37,8 @@ class SoftLabelDataset(Dataset[Row]):
             raise too_long_error(table.num_rows, max_length, min(int(rows.min()) for rows in lengths))
         self.lengths = np.concatenate([rows[rows <= max_length] for rows in lengths]).astype(np.int64)
         self.longest = int(self.lengths.max())
+        starts = np.cumsum([0, *(len(rows) for rows in lengths)])
+        self.rows = starts[self._rows[:, 0]] + self._rows[:, 1]
         self.max_token_id = max(block.max_token_id for block in self._blocks)
 
     def __len__(self) -> int:

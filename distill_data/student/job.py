@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus
 from distill_data.errors import StudentError
+from distill_data.evaluate_config import OF_LABELS, Evaluate
 from distill_data.identity import digest
 from distill_data.models import model_fingerprint, resolve_model, tokenizer_fingerprint
 from distill_data.parquet import place
 from distill_data.student import ranks
+from distill_data.student.classifier_job import measure_on, train_on
 from distill_data.student.labels import StudentLabels, teacher_source
-from distill_data.student.result import EvaluationResult
+from distill_data.student.result import ClassifierResult, EvaluationResult
 from distill_data.student_config import EXECUTION, Student
 
 if TYPE_CHECKING:
@@ -56,7 +58,10 @@ class StudentPlan:
     @property
     def evaluation_file(self) -> Path:
         """Where the measurement of this corpus version goes, under these evaluation settings."""
-        settings = {"corpus": self.corpus.manifest.digest, "evaluate": self.student.evaluate.model_dump()}
+        settings = {
+            "corpus": self.corpus.manifest.digest,
+            "evaluate": self.student.evaluate.model_dump(include=OF_LABELS),
+        }
         return self.folder / f"evaluation-{digest(settings)[:8]}.json"
 
 
@@ -77,8 +82,8 @@ class StudentReport:
     seconds: float
     first_loss: float
     last_loss: float
-    before: EvaluationResult | None
-    after: EvaluationResult | None
+    before: EvaluationResult | ClassifierResult | None
+    after: EvaluationResult | ClassifierResult | None
 
 
 def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
@@ -98,7 +103,7 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
         )
     unlike: Any = {"evaluate": True, "publish": True, "train": EXECUTION}
     if student.train.early_stopping is not None or student.train.look_every is not None:  # at what `evaluate` says
-        unlike = {"publish": True, "train": EXECUTION}
+        unlike = {"publish": True, "train": EXECUTION, "evaluate": Evaluate.model_fields.keys() - OF_LABELS}
     ingredients = student.model_dump(exclude=unlike) | {"corpus": corpus.manifest.digest}
     if (own := _own_tokenizer(student, corpus.manifest.tokenizer["sha256"])) is not None:
         ingredients["tokenizer"] = tokenizer_fingerprint(own)
@@ -122,7 +127,10 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
 
     def make(folder: Path) -> None:
         if not (folder / "training.json").is_file():  # or a killed one was all but named
-            train_student(_job(plan, folder), on_step)
+            if plan.student.task == "classification":
+                train_on(plan.corpus, plan.student, plan.config.teacher, folder, on_step)
+            else:
+                train_student(_job(plan, folder), on_step)
         if not ranks.is_main():
             return
         write_student_card(plan, folder)
@@ -186,9 +194,12 @@ def evaluate(plan: StudentPlan) -> None:
         raise StudentError(
             f"{plan.corpus.reference} holds nothing out: set validation.fraction above 0 and build again"
         )
+    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+    if plan.student.task == "classification":
+        found = measure_on(plan.corpus, plan.student, plan.config.teacher, plan.folder, device)
+        return _write_measured(plan, found)
     settings, shown = plan.student.evaluate, _labels(plan)
     held_out = shown.held_out(settings.max_traces)
-    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
 
     def measured_on_held_out(model: Any) -> dict[str, Any]:
         max_length = plan.student.train.max_length
@@ -199,7 +210,11 @@ def evaluate(plan: StudentPlan) -> None:
     del untrained
     gc.collect()  # modules hold themselves in cycles, and two big students do not fit
     trained = load_saved_student(plan.folder, trust_remote_code=plan.student.trust_remote_code)
-    measured = {"corpus": plan.corpus.reference, "before": before, "after": measured_on_held_out(trained)}
+    _write_measured(plan, {"before": before, "after": measured_on_held_out(trained)})
+
+
+def _write_measured(plan: StudentPlan, found: dict[str, Any]) -> None:
+    measured = {"corpus": plan.corpus.reference, **found}
     place((json.dumps(measured, indent=2) + "\n").encode(), plan.evaluation_file)
 
 
@@ -209,7 +224,8 @@ def report_student(plan: StudentPlan, created: bool) -> StudentReport:
     measured: dict[str, Any] = {}
     if plan.is_evaluated:
         measured = json.loads(plan.evaluation_file.read_text(encoding="utf-8"))
-    results = {key: EvaluationResult(**measured[key]) if key in measured else None for key in ("before", "after")}
+    kind = ClassifierResult if plan.student.task == "classification" else EvaluationResult
+    results: Any = {key: kind(**measured[key]) if key in measured else None for key in ("before", "after")}
     curve = training["loss_curve"]
     known = ("steps", "parameters", "traces", "too_long", "tokens", "tokens_per_second", "seconds")
     return StudentReport(
@@ -229,6 +245,8 @@ def _own_tokenizer(student: Student, teacher_tokenizer_sha256: str) -> Any | Non
     """The tokenizer of a student that has another one than the teacher."""
     if student.tokenizer == "teacher":
         return None  # without PyTorch
-    from distill_data.student.vocabulary import own_tokenizer
+    from distill_data.student.vocabulary import load_own_tokenizer, own_tokenizer
 
+    if student.task == "classification":
+        return load_own_tokenizer(student)
     return own_tokenizer(student, teacher_tokenizer_sha256)

@@ -1,4 +1,4 @@
-"""One process among those that `accelerate launch` or torchrun started to train one student together."""
+"""A process among those that `accelerate launch` or torchrun started to train one student together."""
 
 from __future__ import annotations
 

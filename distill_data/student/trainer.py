@@ -112,7 +112,7 @@ class SoftLabelTrainer(Trainer):
         return LengthGroupedSampler(step, lengths=dataset.lengths.tolist(), generator=generator)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """The process' batches of a step, and the completion tokens of all, which Trainer counts only in `labels`."""
+        """The process' own batches of a step, and the completion tokens of all; Trainer counts only `labels`."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         tokens = sum(len(batch["target_ids"]) for batch in batches)
         return batches, int(ranks.over_ranks(torch.tensor(tokens, device=device)))

@@ -92,7 +92,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
     dataset = SoftLabelDataset(job.labels, train.max_length, job.kind.unlabelled)
     model = load_student(job.student, job.tokenizer, job.teacher)
     check_vocabulary(vocabulary_size(model), len(job.tokenizer), dataset.max_token_id)
-    _check_context(model, dataset.longest)
+    check_context(model, dataset.longest)
     if train.batching == "packed":
         check_packing(model)
     parameters = model.num_parameters()
@@ -115,7 +115,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
         if looks is not None:
             trainer.add_callback(looks)
         started, tokens = time.perf_counter(), recorder.tokens
-        _run(trainer, checkpoint)
+        run_trainer(trainer, checkpoint)
         seconds = time.perf_counter() - started
         best = looks.restore_best(model) if looks is not None else None
         if use_cache is not None:
@@ -136,7 +136,7 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
         loss_curve=recorder.curve,
     )
     if ranks.is_main():
-        _write_report(result, job.student)
+        write_report(result, job.student)
         remove_checkpoints(job.output)
     return result
 
@@ -197,7 +197,12 @@ def _measured(job: TrainJob, model: Any) -> dict[str, float]:
     return found
 
 
-def _run(trainer: Trainer, checkpoint: Path | None) -> None:
+def run_trainer(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint where there is one.
+
+    Raises:
+        StudentError: no memory is left.
+    """
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except torch.OutOfMemoryError as error:
@@ -208,7 +213,8 @@ def _run(trainer: Trainer, checkpoint: Path | None) -> None:
         ) from error
 
 
-def _check_context(model: PreTrainedModel, longest: int) -> None:
+def check_context(model: PreTrainedModel, longest: int) -> None:
+    """Raises StudentError where the longest trace does not fit the model's context."""
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and longest > context:
         raise StudentError(
@@ -218,7 +224,8 @@ def _check_context(model: PreTrainedModel, longest: int) -> None:
         )
 
 
-def _write_report(result: TrainResult, student: Student) -> None:
+def write_report(result: TrainResult, student: Student) -> None:
+    """Write training.json into the student's folder."""
     report = asdict(result) | {"student": student.model_dump(mode="json")}
     del report["folder"]
     (result.folder / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

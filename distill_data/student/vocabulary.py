@@ -28,7 +28,7 @@ def own_tokenizer(student: Student, teacher_tokenizer_sha256: str) -> Any | None
     """
     if student.tokenizer == "teacher":
         return None
-    tokenizer = _load_tokenizer(student)
+    tokenizer = load_own_tokenizer(student)
     own, objective = tokenizer_fingerprint(tokenizer), student.train.loss.objective
     if own == teacher_tokenizer_sha256:
         return None
@@ -41,7 +41,12 @@ def own_tokenizer(student: Student, teacher_tokenizer_sha256: str) -> Any | None
     return tokenizer
 
 
-def _load_tokenizer(student: Student) -> Any:
+def load_own_tokenizer(student: Student) -> Any:
+    """The tokenizer that `student.tokenizer` names.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(student.tokenizer, trust_remote_code=student.trust_remote_code)

@@ -12,13 +12,16 @@ from distill_data.teacher_config import Sampling
 
 @dataclass(frozen=True)
 class Request:
-    """One trace to generate, or, with `scored_token_ids`, one that exists and is scored by teacher forcing."""
+    """One trace to generate; with `scored_token_ids` one that exists and is scored by teacher forcing; with
+    `label_token_ids` the labels whose log-probabilities are looked up.
+    """
 
     request_id: str
     prompt_token_ids: list[int]
     seed: int
     sampling: Sampling
     scored_token_ids: list[int] | None = None
+    label_token_ids: list[list[int]] | None = None
 
     @property
     def token_ids(self) -> list[int]:
@@ -30,7 +33,8 @@ class Request:
 class Completion:
     """One finished request: T completion tokens and K tokens of the distribution at each of them.
 
-    These are the likeliest, likeliest first, or, for sampled soft labels, K draws, equal ones side by side.
+    These are the likeliest, likeliest first, or, for sampled soft labels, K draws, equal ones side by side. Of labels
+    the tokens are those of all labels, one label after the other, and K is 0.
     Log-probabilities are natural, normalised over the full vocabulary, before temperature.
     `finish_reason` is the engine's own: `stop`, `length`, or what else ended it, then without tokens.
     """

@@ -51,6 +51,12 @@ class LogprobRows:
         ids = np.frombuffer(self._ids, _ID).reshape(-1, self._columns)
         return ids[start:], np.frombuffer(self._logprobs, _LOGPROB).reshape(-1, self._columns)[start:]
 
+    def first_row(self) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids int32 [W] and log-probabilities float32 [W] of a request of one token: vLLM pads those of looked up
+        tokens to the longest list of the batch.
+        """
+        return np.frombuffer(self._ids, _ID), np.frombuffer(self._logprobs, _LOGPROB)
+
     def _append(self, ids: np.ndarray, logprobs: np.ndarray) -> None:
         """Half the time of assigning to a slice of an array, which matters at a call per token."""
         self._ids.extend(ids if ids.dtype is _ID else ids.astype(_ID))

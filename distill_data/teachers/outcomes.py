@@ -87,11 +87,11 @@ def traces_of(outcomes: list[Outcome], tokenizer: Any) -> list[Trace]:
 
 
 def _read_only(outcome: Outcome) -> list[int]:
-    """What the teacher was given; of a trace that failed also the completion to score, or planning would think that
+    """What the teacher was given; of a trace that failed also what it was to read then, or planning would think that
     one which is too long for the context fits it.
     """
     rendered = outcome.wanted.rendered
-    return rendered.token_ids if outcome.error is None else rendered.token_ids + (rendered.scored_token_ids or [])
+    return rendered.token_ids if outcome.error is None else rendered.token_ids + rendered.to_read_after
 
 
 def _only_completion(completion: Completion, wanted: Wanted) -> Completion:

@@ -6,19 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill_data import teacher_config
+from distill_data.labels_config import TEXT_FIELD
 from distill_data.records import Message, Prompt
+from distill_data.teachers.label_tokens import label_token_ids
 
 SUFFIX_LENGTH = 64  # characters of the rendered prompt kept beside a trace, to find an opening thinking tag
 
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """A prompt as the teacher sees it, and in score mode the completion that it is to score."""
+    """A prompt as the teacher sees it; in mode `score` with the completion to score, in `classify` with the labels."""
 
     token_ids: list[int]
     suffix: str
     scored_token_ids: list[int] | None = None
     scored_cut: bool = False  # the completion was cut before its end
+    label_token_ids: list[list[int]] | None = None
+
+    @property
+    def to_read_after(self) -> list[int]:
+        """What the teacher reads after the prompt: the completion to score, or the longest label."""
+        return self.scored_token_ids or max(self.label_token_ids or [[]], key=len)
 
 
 def with_system_prompt(messages: list[Message], teacher: teacher_config.Teacher) -> list[Message]:
@@ -30,14 +38,23 @@ def with_system_prompt(messages: list[Message], teacher: teacher_config.Teacher)
 
 def render_text(prompt: Prompt, tokenizer: Any, teacher: teacher_config.Teacher) -> str:
     """The text that is tokenised: the rendered chat template, or the prompt's own text."""
+    messages = _in_template(prompt.messages, teacher.template)
     if teacher.prompt_format == "text":
-        return prompt.messages[0]["content"]
+        return messages[0]["content"]
     return tokenizer.apply_chat_template(
-        with_system_prompt(prompt.messages, teacher),
+        with_system_prompt(messages, teacher),
         add_generation_prompt=True,
         tokenize=False,
         **teacher.chat_template_kwargs,
     )
+
+
+def _in_template(messages: list[Message], template: str | None) -> list[Message]:
+    """The messages, the last one's text where the template says."""
+    if template is None:
+        return messages
+    *before, last = messages
+    return [*before, {**last, "content": template.replace(TEXT_FIELD, last["content"])}]
 
 
 def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: teacher_config.Teacher) -> list[RenderedPrompt]:
@@ -51,8 +68,11 @@ def render_prompts(prompts: list[Prompt], tokenizer: Any, teacher: teacher_confi
         return []
     encoded = tokenizer(texts, add_special_tokens=teacher.prompt_format == "text")["input_ids"]
     suffixes = [text[-SUFFIX_LENGTH:] for text in texts]
-    if teacher.mode == "generate":
-        return [RenderedPrompt(ids, suffix) for ids, suffix in zip(encoded, suffixes, strict=True)]
+    if teacher.mode != "score":
+        labels = label_token_ids(teacher, tokenizer) if teacher.mode == "classify" else None
+        return [
+            RenderedPrompt(ids, suffix, label_token_ids=labels) for ids, suffix in zip(encoded, suffixes, strict=True)
+        ]
     scored = _scored_ids(prompts, tokenizer)
     return [
         RenderedPrompt(ids, suffix, completion, prompt.completion_cut)

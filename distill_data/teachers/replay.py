@@ -43,6 +43,8 @@ class ReplayTeacher:
 
     def _replay(self, request: Request) -> Completion:
         random = np.random.default_rng(request.seed)
+        if request.label_token_ids is not None:
+            return _labels(request, random)
         if request.scored_token_ids is None:
             text = f"Let me see: {random.integers(100)} it is. Answer: {random.integers(4)}"
             ids = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
@@ -74,6 +76,14 @@ class ReplayTeacher:
         )  # the next one has half of the rest
         probabilities = np.concatenate([first, (1 - first) * 0.5 ** np.arange(1, width)], axis=1)
         return top_ids, np.log(probabilities).astype(np.float32)
+
+
+def _labels(request: Request, random: np.random.Generator) -> Completion:
+    """Some log-probability of every token of every label."""
+    token_ids = np.array([token for tokens in request.label_token_ids or [] for token in tokens], np.int32)
+    none = np.empty((len(token_ids), 0), np.float32)
+    logprobs = -random.exponential(2.0, len(token_ids)).astype(np.float32)
+    return Completion(request.request_id, token_ids, "stop", none.astype(np.int32), none, logprobs)
 
 
 def _systematic_draws(logprobs: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:

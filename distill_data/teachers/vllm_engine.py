@@ -17,6 +17,7 @@ from distill_data.teachers.base import Completion, Request, RequestRefused
 from distill_data.teachers.logprob_rows import LogprobRows
 from distill_data.teachers.vllm_cpu import configure_cpu, let_seeds_survive_chunks
 from distill_data.teachers.vllm_draws import Draws, configure_draws
+from distill_data.teachers.vllm_labels import LabelQuestions
 from distill_data.teachers.vllm_top_k import use_fast_top_k
 
 SCORED_TOKENS_AT_ONCE = 1024
@@ -54,6 +55,7 @@ class VllmTeacher:
         self.vocab_size = model.get_vocab_size()
         self._width = min(teacher.soft_labels.most_kept, self.vocab_size)
         self._scores = teacher.mode == "score"
+        self._questions = LabelQuestions(self._engine) if teacher.mode == "classify" else None
 
     def add(self, request: Request) -> None:
         """Queue a request; see `base.Teacher.add`."""
@@ -61,6 +63,9 @@ class VllmTeacher:
 
         token_ids = request.token_ids
         _check_ids(token_ids, self.vocab_size)
+        if self._questions is not None:
+            self._questions.add(request)
+            return
         try:
             name = self._engine.add_request(
                 request.request_id, {"prompt_token_ids": token_ids}, self._sampling_params(request)
@@ -72,6 +77,8 @@ class VllmTeacher:
     def step(self) -> list[Completion]:
         """Advance the engine by one step; see `base.Teacher.step`."""
         finished = [output for output in self._engine.step() if output.finished]
+        if self._questions is not None:
+            return self._questions.finished(finished)
         if finished and self._draws is not None:
             self._draws.check()
         return [self._scored(output) if self._scores else self._generated(output) for output in finished]

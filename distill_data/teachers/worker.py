@@ -148,13 +148,14 @@ class TeacherWorker:
             seed=sampling_seed(self._settings.sampling.seed, wanted.prompt_id, wanted.sample_index),
             sampling=wanted.sampling,
             scored_token_ids=wanted.rendered.scored_token_ids,
+            label_token_ids=wanted.rendered.label_token_ids,
         )
 
     def _check_length(self, wanted: Wanted) -> None:
         limit = self._teacher.max_model_len
-        prompt, scored = len(wanted.rendered.token_ids), wanted.rendered.scored_token_ids
-        if prompt + len(scored or []) >= limit:
-            what = f"{prompt} prompt tokens" + (f" and {len(scored)} to score" if scored else "")
+        prompt, scored = len(wanted.rendered.token_ids), len(wanted.rendered.to_read_after)
+        if prompt + scored >= limit:
+            what = f"{prompt} prompt tokens" + (f" and {scored} to score" if scored else "")
             raise RequestRefused(
                 "prompt_too_long", f"{what} do not fit a context of {limit}: raise engine.max_model_len"
             )

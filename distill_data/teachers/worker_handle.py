@@ -19,18 +19,22 @@ from typing import Any
 from distill_data.errors import ConfigError, TraceStoreError
 from distill_data.teacher_config import Engine
 
+WORKER = "distill_data.teachers.worker_process"
+
 
 class WorkerHandle:
     """One running worker; `number` is its place in the pool, and decides its GPUs."""
 
-    def __init__(self, number: int, engine: Engine, root: Path, *, lock: int | None, verbose: bool) -> None:
-        """Start the process. `lock` is a file descriptor that it keeps open for as long as it lives."""
+    def __init__(
+        self, number: int, engine: Engine, root: Path, *, lock: int | None, verbose: bool, module: str = WORKER
+    ) -> None:
+        """Start the process, of this module. `lock` is a file descriptor that it keeps open for as long as it lives."""
         self.connection, theirs = Pipe()
         self.log = root / "logs" / f"worker-{os.getpid()}-{number}.log"
         kept = [descriptor for descriptor in (theirs.fileno(), lock) if descriptor is not None]
         with _log_file(self.log) as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "distill_data.teachers.worker_process", *map(str, kept)],
+                [sys.executable, "-P", "-m", module, *map(str, kept)],
                 pass_fds=kept,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr if verbose else file,

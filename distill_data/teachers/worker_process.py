@@ -44,7 +44,9 @@ def prove(teacher: Teacher, job: TeacherJob) -> None:
     """One request of a few tokens: an engine that dies of it is broken, one that dies later may blame a prompt."""
     eos = [teacher.tokenizer.eos_token_id]
     sampling = job.teacher.sampling.model_copy(update={"max_tokens": 1})
-    teacher.add(Request("proof", eos, 0, sampling, eos if job.teacher.mode == "score" else None))
+    scored = eos if job.teacher.mode == "score" else None
+    labels = [eos] if job.teacher.mode == "classify" else None
+    teacher.add(Request("proof", eos, 0, sampling, scored, labels))
     while not teacher.step():
         pass
 
@@ -69,7 +71,7 @@ def main(descriptor: int, *others: int) -> int:
     """
     connection = Connection(descriptor)
     for kept in (descriptor, *others):
-        os.register_at_fork(after_in_child=partial(_close, kept))
+        os.register_at_fork(after_in_child=partial(close, kept))
     try:
         _serve(connection)
         return 0
@@ -83,7 +85,8 @@ def main(descriptor: int, *others: int) -> int:
         return 1
 
 
-def _close(descriptor: int) -> None:
+def close(descriptor: int) -> None:
+    """Close a file descriptor, if it is open."""
     with suppress(OSError):
         os.close(descriptor)
 
@@ -104,7 +107,7 @@ def _serve(connection: Connection) -> None:
     worker.run()
 
 
-def _leave(status: int) -> None:
+def leave(status: int) -> None:
     """End this process; where the engine ran in it, at once: to take itself apart takes vLLM two seconds or more."""
     if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
         sys.exit(status)
@@ -114,4 +117,4 @@ def _leave(status: int) -> None:
 
 
 if __name__ == "__main__":
-    _leave(main(*map(int, sys.argv[1:])))
+    leave(main(*map(int, sys.argv[1:])))

@@ -76,7 +76,10 @@ class Quantity:
 
 
 def last_number(text: str) -> Quantity | None:
-    """The last number in a text; None where there is none, or where it is a part of an expression or a range."""
+    """The last number in a text, with the unit that the text ends with.
+
+    None where there is none, or where it is a part of an expression or a range.
+    """
     last = _LAST_DIGIT.match(text)
     if last is None:
         return None
@@ -91,7 +94,9 @@ def last_number(text: str) -> Quantity | None:
     before = text[: found.start()]
     if _LEFT_OPERAND.match(text, found.end()) or _RIGHT_OPERAND.search(before):
         return None
-    return _quantity(found, negative=bool(_SPACED_MINUS.search(before)))
+    behind = text[found.end() :].strip(" .")
+    unit = unit_of(behind) if behind else ""
+    return _quantity(found, negative=bool(_SPACED_MINUS.search(before)), unit=unit or "")
 
 
 def plain_number(text: str) -> Quantity | None:

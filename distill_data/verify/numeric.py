@@ -24,7 +24,7 @@ class NumericVerifier:
     """
 
     name = "numeric"
-    version = 1
+    version = 2
 
     def __init__(self, relative_tolerance: float = ROUNDING, absolute_tolerance: float = 0.0) -> None:
         self._relative = Fraction(relative_tolerance)
@@ -51,6 +51,8 @@ class NumericVerifier:
     def _close(self, given: Quantity, expected: Quantity) -> bool:
         if given == expected:
             return True
+        if not given.same_unit(expected):
+            return False
         exact = given.whole and expected.whole and self._relative <= _ROUNDING
         relative = Fraction(0) if exact else self._relative
         return any(

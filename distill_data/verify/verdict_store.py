@@ -37,7 +37,9 @@ def verifier_id(ingredients: Mapping[str, Any]) -> str:
 def judged_as(prompts: pa.Table) -> pa.Array:
     """Hash of what an answer to each prompt is judged against: its messages, reference and metadata."""
     columns = (prompts[name].to_pylist() for name in ("prompt_id", "reference", "metadata"))
-    return pa.array([digest(list(row))[:_ID_LENGTH] for row in zip(*columns, strict=True)], pa.string())
+    said = map(json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode, zip(*columns, strict=True))
+    hashes = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in said)  # `digest` of texts
+    return pa.array([found[:_ID_LENGTH] for found in hashes], pa.string())
 
 
 def verdict_keys(content_digests: pa.ChunkedArray, judged: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import psutil
 import pyarrow as pa
 
 from distill_data.config import Config
@@ -44,6 +46,7 @@ from distill_data.prompts.prompt_set import DROPPED_SCHEMA
 from distill_data.reasoning import split_completion
 from distill_data.records import PART_SCHEMA, PROMPT_SCHEMA, SOFT_LABEL_FIELDS, Prompt, prompts_to_table
 from distill_data.trace_store import TraceStore
+from distill_data.verify import VerifierPool
 from tests.benchmarks import filtering
 from tests.benchmarks.deduplication import MEBIBYTE, own_peak
 from tests.benchmarks.report import Result, parser, publish
@@ -180,14 +183,25 @@ def make_job(root: Path, rows: int, labelled: bool) -> Assembly:
 
 
 def timed_decisions(job: Assembly) -> tuple[Decisions, dict[str, float], float]:
-    """Decisions, the seconds of every stage, and the most memory of the process's own above what it had, MiB."""
+    """Decisions, the CPU seconds of every stage, and the most memory of the process's own above what it had, MiB.
+
+    What the verifier's process took, once it had started, is the judge's.
+    """
     store = replace(job, store=TraceStore(job.config.root, TEACHER_ID))  # nothing is open yet
-    with Stopwatch() as watch:
+    before, start = _ended_seconds(), 0.0
+
+    class Started(VerifierPool):
+        def __init__(self, judge: Any):
+            nonlocal start
+            super().__init__(judge)
+            times = [child.cpu_times() for child in psutil.Process().children()]
+            start += sum(spent.user + spent.system for spent in times)
+
+    with Stopwatch(time.process_time) as watch, mock.patch.object(judging, "VerifierPool", Started):
         for owner, name, stage in (
             (TraceStore, "read", READ),
             (deciding, "split_part", SPLIT),
             (judging.Judging, "verdicts", JUDGE),
-            (judging, "VerifierPool", START),
             (LabelMeasures, "read", LABELS),
             (deciding, "measure_all", TEXTS),
             (HashedTexts, "of", HASH),
@@ -197,7 +211,15 @@ def timed_decisions(job: Assembly) -> tuple[Decisions, dict[str, float], float]:
             watch.time(owner, name, stage)
         with own_peak() as peak, watch.of(REST):
             decisions = decide(store, lambda progress: None)
+    watch.seconds[JUDGE] += _ended_seconds() - before - start
+    watch.seconds[START] = start
     return decisions, dict(watch.seconds), max(peak) / MEBIBYTE
+
+
+def _ended_seconds() -> float:
+    """CPU seconds of all processes that this one started and that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def measure_size(rows: int) -> dict[str, Any]:
@@ -206,11 +228,12 @@ def measure_size(rows: int) -> dict[str, Any]:
     pa.set_cpu_count(1)
     labelled = rows <= MOST_LABELLED
     with tempfile.TemporaryDirectory() as small, tempfile.TemporaryDirectory() as folder:
-        decide(make_job(Path(small), SAMPLES, True), lambda progress: None)  # loads what is loaded once
+        decide(make_job(Path(small), PART_ROWS, True), lambda progress: None)  # loads what is loaded once
         job = make_job(Path(folder), rows, labelled)
         decisions, seconds, peak = timed_decisions(job)
         _, again, _ = timed_decisions(job)
         count = len(job.finished)
+        del again[START]
         found = {
             "rows": count,
             "labelled": labelled,
@@ -225,12 +248,12 @@ def measure_size(rows: int) -> dict[str, Any]:
 
 
 def _written(job: Assembly, decisions: Decisions) -> dict[str, Any]:
-    began = time.perf_counter()
+    began = time.process_time()
     with own_peak() as writing, mock.patch.object(assembling, "decide", lambda job, say: decisions):
         manifest = assembling.assemble(job, lambda progress: None)
     return {
         "dropped": manifest.dropped,
-        "tokens_per_second": len(job.finished) * filtering.TOKENS / (time.perf_counter() - began),
+        "tokens_per_second": len(job.finished) * filtering.TOKENS / (time.process_time() - began),
         "writing_peak_mib": max(writing) / MEBIBYTE,
     }
 
@@ -259,8 +282,9 @@ def result_of(sizes: list[dict[str, Any]]) -> Result:
         header=["us/row", *(f"{found['rows']:,} traces" for found in sizes)],
         rows=rows,
         figures={"sizes": sizes, "goal": GOAL, "assembling_goal": ASSEMBLING_GOAL},
-        note=f"One run of each size. Everything from reading the store on is in the time, on one core with the process "
-        f"of the verifier (`numeric`), whose start is counted apart. All thresholds are on, {SAMPLES} samples of each "
+        note="One run of each size, on one core together with the process of the verifier (`numeric`), in CPU seconds "
+        "of both, so that others at work on the machine do not count; the start of that process, and only that, is "
+        f"counted apart. Everything from reading the store on is in. All thresholds are on, {SAMPLES} samples of each "
         f"prompt are compared with each other and all with a benchmark of {len(EXAM):,} questions; the language "
         "filter, which has a model, is left out. Traces have some 2,000 characters; their soft labels are measured "
         f"once and the measures kept; above {MOST_LABELLED:,} traces there are none. With another filter verdicts and "

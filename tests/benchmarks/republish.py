@@ -1,8 +1,8 @@
 """How many bytes does a hub get again for a version that differs a little from the one before? By xet's own chunks.
 
-A version of long traces with soft labels is assembled and uploaded by hf_xet into a store of its own (`local://`), then
-versions with rows more or fewer. New bytes are what the store grew by; changed bytes are the share of the first
-version's that the rows have which came or went.
+A version of traces of 500 tokens with soft labels is assembled and uploaded by hf_xet into a store of its own
+(`local://`), then versions with rows more or fewer. New bytes are what the store grew by; changed bytes are the share
+of the first version's that the rows have which came or went.
 
     .venv/bin/python -m tests.benchmarks.republish
 """
@@ -73,15 +73,14 @@ def write_store(root: Path, prompt_ids: pa.ChunkedArray) -> TraceStore:
             "sample_index": pa.array((numbers % SAMPLES).astype(np.int32)),
             "content_digest": pa.array([f"{number:032x}" for number in numbers.tolist()]),
         }
-        name, data = encode_part(pa.table({**own, **_traces(len(numbers), start)}, PART_SCHEMA))
+        name, data = encode_part(pa.table({**own, **random_traces(len(numbers), start)}, PART_SCHEMA))
         place(data, store.folder / name)
     return store
 
 
-def _traces(rows: int, seed: int) -> dict[str, Any]:
+def random_traces(rows: int, seed: int, tokens: int = filtering.TOKENS) -> dict[str, Any]:
     """Columns of traces with random tokens and distributions like SmolLM2's: a support of 1 to 40 tokens."""
     random = np.random.default_rng(seed)
-    tokens = filtering.TOKENS
     counts = np.minimum(random.geometric(0.08, rows * tokens), 40).astype(np.uint8)
     offsets = pa.array((np.arange(rows + 1) * tokens).astype(np.int32))
     ends = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))

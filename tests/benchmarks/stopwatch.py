@@ -1,10 +1,13 @@
-"""Where the time of one thread goes: every second is counted once, for the innermost part that it was spent in."""
+"""Where the time of one thread goes: every second is counted once, for the innermost part that it was spent in.
+
+Seconds are those of a clock on the wall, or of any other that is given, such as `time.process_time`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
@@ -14,7 +17,8 @@ from unittest.mock import patch
 class Stopwatch:
     """Use as a context manager; functions that `time` wraps are themselves again afterwards."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.seconds: dict[str, float] = defaultdict(float)
         self._running: list[str] = []
         self._since = 0.0
@@ -49,7 +53,7 @@ class Stopwatch:
         self._wrapped.enter_context(patch.object(owner, name, timed))
 
     def _turn(self) -> None:
-        now = time.perf_counter()
+        now = self._clock()
         if self._running:
             self.seconds[self._running[-1]] += now - self._since
         self._since = now

@@ -19,6 +19,7 @@ from distill_data.student.losses import tail_bucket_kl
 from distill_data.teacher_config import SoftLabelSelection
 from tests.benchmarks import (
     ceiling,
+    classification,
     deduplication,
     distillkit,
     distributions,
@@ -35,10 +36,12 @@ from tests.benchmarks import (
     report,
     republish,
     soft_labels,
+    tried_chunks,
     tried_layouts,
 )
 from tests.benchmarks.stopwatch import Stopwatch
 from tests.benchmarks.workload import long_tailed_lengths
+from tests.pool.replay_job import InlinePool
 
 
 def published(folder: Path, name: str) -> dict[str, Any]:
@@ -74,6 +77,26 @@ def test_ceiling_replays_what_it_was_given() -> None:
     for completion in completions:
         assert (np.diff(completion.top_logprobs) <= 0).all()
         assert (np.exp(completion.top_logprobs).sum(axis=1) <= 1.0).all()
+
+
+def test_classification(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pos", "neg"):
+        lines = "\n".join(f"a review of a film that is {name}, number {number}" for number in range(30))
+        (tmp_path / f"{name}.txt").write_text(lines, encoding="utf-8")
+    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
+    size = ["--texts", "40", "--sizes", "6,12", "--seeds", "2", "--steps", "2", "--backend", "replay"]
+    where = ["--reviews", str(tmp_path), "--root", str(tmp_path / "root"), "--out", str(tmp_path / "out")]
+    classification.main([*size, *where, "--model", str(tiny_model)])
+    found = published(tmp_path / "out", "classification")
+    assert found["students"].keys() == classification.ARMS.keys()
+    for sizes in found["students"].values():
+        assert sizes.keys() == {"6", "12"}
+        for measures in sizes.values():
+            assert measures.keys() == classification.MEASURES.keys()
+            assert all(len(values) == 2 for values in measures.values())
+    soft, true = (found["students"][arm]["12"]["log_loss"] for arm in ("soft labels, as they are", "true labels"))
+    assert soft != true
+    assert found["teacher"]["plain"] != found["teacher"]["calibrated"]
 
 
 def write_completions(cache: Path, model: Path, tokens: int) -> None:
@@ -187,7 +210,10 @@ def test_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert found[kind]["tokens"] == long_tailed_lengths(20).sum()
         for way in reading.WAYS:
             spent = found[kind][way]["microseconds_per_token"]
-            steps = {"stream": ("hash", "lengths", "decode"), "mapped": ("hash", "decode", "write"), "again": ()}[way]
+            steps = {
+                "first": ("hash", "lengths", "decode"), "stream": ("decode",), "mapped": ("hash", "decode", "write"),
+                "again": (),
+            }[way]  # fmt: skip
             assert {step for step, cost in spent.items() if cost > 0} == {*steps, "check", "collate", "rest"}
             assert found[kind][way]["tokens_per_second"] == pytest.approx(1e6 / sum(spent.values()))
     assert found["headline"] in capsys.readouterr().out
@@ -238,6 +264,15 @@ def test_republish(tmp_path: Path) -> None:
     assert [version["rows"] for version in found["versions"]] == [404, 440, 396, 396, 396]
     assert all(version["new_bytes"] > 0.2 * version["changed_bytes"] for version in found["versions"])
     assert all(version["new_bytes"] < 0.9 * version["bytes"] for version in found["versions"])  # the rest was there
+
+
+def test_tried_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tried_chunks, "TRIED", [tried_chunks.AS_IT_IS, tried_chunks.Limits(1 << 14, 1 << 18, -2)])
+    tried_chunks.main(["--tokens", "200000", "--out", str(tmp_path)])
+    found = {(one["limits"], one["tokens"]): one for one in published(tmp_path, "tried_chunks")["found"]}
+    assert len(found) == 4 and all(0 < one["new_share"] < 1 and one["ratio"] > 0 for one in found.values())
+    usual, tried = (found[one.name, 4000] for one in tried_chunks.TRIED)
+    assert tried["pages"] > usual["pages"] and tried["new_share"] < usual["new_share"]
 
 
 def test_kills_figures(tmp_path: Path) -> None:

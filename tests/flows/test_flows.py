@@ -23,7 +23,7 @@ from distill_data.build_report import BuildPause, BuildReport
 from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.corpus.tagging import roll_back
-from distill_data.errors import CorpusError, GateError, ModelError, StudentError
+from distill_data.errors import CorpusError, GateError, ModelError
 from distill_data.publish_config import Publish
 from distill_data.report.run import one_line
 from distill_data.teachers.generation import Budget
@@ -31,7 +31,7 @@ from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
 from flows.distill import distill
 from flows.publish import publish_corpus
-from flows.train import evaluate_student, train_student
+from flows.train import train_student
 
 
 def built(build: BuildReport | BuildPause) -> BuildReport:
@@ -199,13 +199,9 @@ def test_a_base_model_without_template_is_refused_before_anything_is_generated(
     assert build_corpus(Config.model_validate(job)).generated_traces == 160
 
 
-def test_train_and_evaluate_alone_use_the_corpus_that_is_named(settings: Config, job: dict[str, Any]) -> None:
+def test_train_alone_uses_the_corpus_that_is_named(settings: Config, job: dict[str, Any]) -> None:
     build_corpus(settings)
-    with pytest.raises(StudentError, match="run `distill-data train` first"):
-        evaluate_student(settings, "arithmetic@v1")
     trained = train_student(settings, "arithmetic@v1")
-    measured = evaluate_student(settings, "arithmetic")
-    assert measured.after == trained.after and measured.path == trained.path
     job["student"]["train"]["steps"] = 9
     other = train_student(Config.model_validate(job), "arithmetic@v1")
     assert other.path != trained.path and other.steps == 9
@@ -285,8 +281,10 @@ def test_the_command_line_prints_one_document_per_command(
     assert run("build", str(config), "--max-tokens", "1")["created"] is False  # nothing is left to pause
     trained = run("train", str(config), "--corpus", "arithmetic@v1", "--set", "student.train.steps=4")
     assert (trained["corpus"], trained["steps"], trained["created"]) == ("arithmetic@v1", 4, True)
-    measured = run("evaluate", str(config), "--set", "student.train.steps=4")
-    assert measured["after"] == trained["after"]
+    untimed = ("--set", "student.evaluate.speed_seconds=0")
+    measured = run("evaluate", str(config), "--set", "student.train.steps=4", *untimed)
+    assert measured["student"]["after"] == trained["after"]
+    assert [model["name"] for model in measured["models"]] == ["teacher", "student"]
     whole = run("run", str(config), "--set", "student.train.steps=4")
     assert not whole["build"]["created"] and not whole["student"]["created"]
 

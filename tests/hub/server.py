@@ -255,7 +255,6 @@ def create_repo(on: Handler, body: bytes, query: Any) -> Any:
     repo = f"{asked['organization']}/{asked['name']}"
     kind = "datasets/" if asked.get("type") == "dataset" else ""
     url = {"url": f"{on.hub.url}/{kind}{repo}"}
-    repo = repo if kind else f"models/{repo}"  # as the state names models
     if repo in on.hub.repos:
         return 409, {}, json.dumps(url | {"error": "You already created this dataset repo"}).encode()
     private = asked.get("visibility") == "private" or bool(asked.get("private"))
@@ -384,7 +383,7 @@ def commit(on: Handler, body: bytes, query: Any, repo: str, revision: str) -> An
     for line in lines[1:]:
         _apply(on.hub, tree, line["key"], line["value"])
     sha = found.add(tree)
-    page = repo.removeprefix("models/") if repo.startswith("models/") else f"datasets/{repo}"
+    page = f"datasets/{repo}" if on.path.startswith("/api/datasets/") else repo
     return {"success": True, "commitOid": sha, "commitUrl": f"{on.hub.url}/{page}/commit/{sha}"}
 
 
@@ -443,11 +442,7 @@ def resolve(on: Handler, body: bytes, query: Any, repo: str, revision: str, path
     return 206, {**headers, "Content-Range": f"bytes {first}-{last}/{size}"}, file.content[first : last + 1]
 
 
-def resolve_model(on: Handler, body: bytes, query: Any, repo: str, revision: str, path: str) -> Any:
-    return resolve(on, body, query, f"models/{repo}", revision, path)
-
-
-_API = r"/api/(?:datasets/|(?=models/))(?P<repo>(?:models/)?[^/]+/[^/]+)"
+_API = r"/api/(?:datasets|models)/(?P<repo>[^/]+/[^/]+)"
 _REVISION = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [
     (("POST",), "/api/repos/create", create_repo),
@@ -466,6 +461,5 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., Any]]] = [
     (("POST",), r"/(?:datasets/)?(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", lfs_batch),
     (("PUT",), "/lfs/(?P<oid>[0-9a-f]{64})", lfs_put),
     (("POST",), "/verify", lfs_verify),
-    (("GET", "HEAD"), f"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<path>.+)", resolve),
-    (("GET", "HEAD"), f"/(?P<repo>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<path>.+)", resolve_model),
+    (("GET", "HEAD"), f"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<path>.+)", resolve),
 ]

@@ -75,7 +75,7 @@ def test_a_published_student_loads(publish: Run, run: Run, hub: Hub, config: Con
     student = train(config)
     done = publish(student.name, "--json")
     assert done.returncode == 0, done.stderr
-    repo, report = hub.repos["models/org/small"], json.loads(done.stdout)
+    repo, report = hub.repos["org/small"], json.loads(done.stdout)
     assert report["delivery"]["revision"] == repo.head == repo.tags[student.name]
     assert report["delivery"]["address"] == f"{hub.url}/org/small/tree/{student.name}"
     tree = repo.commits[repo.head]
@@ -93,7 +93,7 @@ def test_the_card_names_repository_and_dataset_and_no_folder_of_this_machine(
 ) -> None:
     student = train(config)
     assert publish(str(student)).returncode == 0  # by its folder
-    tree = hub.repos["models/org/small"].commits[hub.repos["models/org/small"].head]
+    tree = hub.repos["org/small"].commits[hub.repos["org/small"].head]
     card = tree["README.md"].content.decode()
     header = yaml.safe_load(card.split("---")[1])
     assert header["datasets"] == ["org/sums"] and header["library_name"] == "transformers"
@@ -111,14 +111,14 @@ def test_published_again_nothing_is_sent_and_the_next_student_takes_its_place(
 ) -> None:
     student = train(config)
     assert publish(student.name).returncode == 0
-    sent, commits = hub.uploaded, len(hub.repos["models/org/small"].commits)
+    sent, commits = hub.uploaded, len(hub.repos["org/small"].commits)
     (student / "evaluation-00000000.json").write_text("{}")  # measured since: the same student
     again = publish(student.name, "--json")
     assert again.returncode == 0 and json.loads(again.stdout)["delivery"]["already_there"]
-    assert (hub.uploaded, len(hub.repos["models/org/small"].commits)) == (sent, commits)
+    assert (hub.uploaded, len(hub.repos["org/small"].commits)) == (sent, commits)
     other = train(config, seed=1)
     assert publish(other.name).returncode == 0
-    repo = hub.repos["models/org/small"]
+    repo = hub.repos["org/small"]
     assert set(repo.tags) == {student.name, other.name} and repo.tags[other.name] == repo.head
     weights = "model.safetensors"
     assert repo.commits[repo.tags[student.name]][weights].content == (student / weights).read_bytes()
@@ -129,7 +129,7 @@ def test_what_is_no_student_of_this_corpus_is_left_alone(publish: Run, hub: Hub,
     student = train(config)
     theirs = Repo(private=False)
     theirs.add({"model.safetensors": File(b"theirs", lfs=True)})
-    hub.repos["models/org/small"] = theirs
+    hub.repos["org/small"] = theirs
     refused = publish(student.name)
     assert refused.returncode == 1 and "has a file model.safetensors and no student.json" in refused.stderr
     theirs.add({"student.json": File(b'{"corpus": "poems@v3"}', lfs=False)})
@@ -155,7 +155,7 @@ def test_a_busy_hub_is_asked_again_and_a_dry_run_asks_nobody(publish: Run, hub: 
     hub.fail("POST /api/models/org/small/commit", 503)
     hub.fail("POST /api/models/org/small/preupload", 429, Retry_After="0")
     assert publish(student.name).returncode == 0
-    assert hub.repos["models/org/small"].tags[student.name] == hub.repos["models/org/small"].head
+    assert hub.repos["org/small"].tags[student.name] == hub.repos["org/small"].head
 
 
 def test_without_a_destination_it_says_so(run: Run, config: Config) -> None:

@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 
 ORDER = [
-    "errors", "identity", "section", "license_config", "compare_config", "sampling_config", "teacher_config",
-    "judge_config",
-    "prompt_config", "filter_config", "gates_config", "schedule_config", "keep_config", "dedup_config",
-    "publish_config", "student_config", "rounds_config", "config", "config_problems", "config_file", "reference",
-    "templates", "records",
-    "compiled", "list_loops", "soft_labels", "reasoning", "file_hash", "mapped", "gguf", "models", "teacher_identity",
-    "prompts", "planning",
-    "parquet", "part_file", "trace_table", "trace_index", "trace_store", "dead_letters", "lease", "teachers", "verify",
-    "filters", "corpus", "export", "page", "publish", "judging", "screening", "promotion", "student", "comparison",
-    "session", "build", "judging_build", "rounds", "build_report", "estimate", "doctor", "report", "progress",
-    "interrupt", "cli",
+    "errors", "identity", "section", "license_config", "compare_config", "sampling_config", "labels_config",
+    "teacher_config", "judge_config", "prompt_config", "filter_config", "gates_config", "schedule_config",
+    "keep_config", "dedup_config", "publish_config", "evaluate_config", "student_config", "rounds_config", "config",
+    "config_problems", "config_file", "reference", "templates", "records", "compiled", "list_loops", "soft_labels",
+    "label_distributions", "reasoning", "file_hash", "package_file", "mapped", "gguf", "models", "teacher_identity",
+    "prompts", "planning", "parquet", "part_file", "trace_table", "trace_index", "trace_store", "dead_letters",
+    "lease", "teachers", "verify", "filters", "corpus", "export", "page", "publish", "judging", "screening",
+    "promotion", "student", "comparison", "session", "build", "judging_build", "build_report", "rounds", "evaluation",
+    "estimate", "doctor", "report", "progress", "interrupt", "cli",
 ]  # fmt: skip
 # A corpus hands out a reader for training; it is imported only when asked for.
 EXCEPTIONS = {("corpus/read.py", "student")}

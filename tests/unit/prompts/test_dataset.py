@@ -150,7 +150,7 @@ def test_limit_takes_the_top_and_reads_no_further(tmp_path: Path) -> None:
         ("e.jsonl", b"[1]\n", "holds list where a row is due"),
         ("e.json", b'[{"question": "a"},\n{]', "line 2 is not JSON"),
         ("e.parquet", b"PAR1 no", "is no readable Parquet file"),
-        ("e.txt", b"hello", "is no .parquet, .jsonl, .json, .csv file"),
+        ("e.md", b"hello", "is no .parquet, .jsonl, .json, .csv, .txt file"),
         ("e.jsonl", b'{"a": 1, "b": 2}', "has no column 'question': use one of 'a', 'b'"),
     ],
 )
@@ -224,3 +224,28 @@ def test_a_chat_without_an_answer_has_nothing_to_score_but_its_completion_column
     write(path, [{"chat": [*chat, {"role": "assistant", "content": "x"}], "said": "ho"}])
     with pytest.raises(InputError, match="ends with an assistant message: end prompts with the user's message"):
         read(path, "score", messages="chat", completion="said")
+
+
+def test_a_text_file_has_a_row_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "good.txt"
+    file.write_text("这部电影很棒。\n\n  a great film \n", encoding="utf-8")
+    prompts = read(file, prompt="text", reference_text="positive")
+    assert [prompt.messages[0]["content"] for prompt in prompts] == ["这部电影很棒。", "a great film"]
+    assert {prompt.reference for prompt in prompts} == {"positive"}
+
+
+def test_a_file_of_a_python_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "reviews_of_films"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemError('it was imported')")
+    (package / "data" / "good.txt").write_text("a great film")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (prompt,) = read("package://reviews_of_films/data/good.txt", prompt="text")
+    assert (prompt.messages[0]["content"], prompt.source) == ("a great film", "good")
+    for name, expected in {
+        "package://reviews_of_films/data/bad.txt": "holds no data/bad.txt: use one of good.txt",
+        "package://no_such_package/x.txt": "is not installed: pip install --no-deps no-such-package",
+        "package://reviews_of_films": "is not of the form package://PACKAGE/FILE",
+    }.items():
+        with pytest.raises(InputError, match=expected):
+            read(name, prompt="text")

@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from distill_data.errors import StudentError
+from distill_data.evaluate_config import Evaluate
 from distill_data.student.evaluation import evaluate_student
-from distill_data.student_config import Evaluate
 from tests.unit.student.conftest import TRACES, label_table
 
 # Labels carry 6 mantissa bits: log p is off by at most 2^-7 of itself. KL between two distributions that

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from distill_data.errors import ConfigError, ModelError, StudentError
+from distill_data.evaluate_config import Evaluate
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.evaluation import evaluate_student
 from distill_data.student.label_kind import HeldOut
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.trainer import TrainProgress
 from distill_data.student.training import TrainJob, TrainResult, train_student
-from distill_data.student_config import EarlyStopping, Evaluate, Lora, Loss, NewStudent, Student, Train
+from distill_data.student_config import EarlyStopping, Lora, Loss, NewStudent, Student, Train
 
 HELD_OUT = 8
 

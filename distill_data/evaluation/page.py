@@ -1,0 +1,96 @@
+"""The page of an evaluation: dots with their intervals, and the table, in one file that loads nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from distill_data.comparison.curves import Interval
+from distill_data.evaluation.findings import Evaluation, ModelFigures
+from distill_data.evaluation.table import difference, heading, rows, spread
+from distill_data.page.charts import Mark, number
+from distill_data.page.histogram import round_step
+from distill_data.page.render import style
+from distill_data.parquet import place
+
+_TICKS = 5
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A model's figure: where the dot and its interval are, in percent of the width."""
+
+    name: str
+    role: str
+    at: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of every model that has it, over one axis."""
+
+    title: str
+    dots: list[Dot]
+    ticks: list[Mark]
+
+
+def write_evaluation_page(found: Evaluation) -> Path:
+    """Write the page beside the JSON file, whole or not at all."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+    )
+    text = environment.get_template("page.html.jinja").render(
+        found=found, heading=heading(found), panels=panels(found.models), rows=rows(found), difference=difference,
+        style=Markup(style()),
+    )  # fmt: skip
+    file = Path(found.page)
+    place(text.encode("utf-8"), file)
+    return file
+
+
+def panels(models: list[ModelFigures]) -> list[Panel]:
+    """pass@k of all models over one axis from 0 to 1 each, and their NLL."""
+    ks = sorted({k for model in models for k in model.pass_at})
+    figures: list[tuple[str, Callable[[ModelFigures], Interval | None]]] = [
+        *((f"pass@{k}", lambda model, k=k: model.pass_at.get(k)) for k in ks),
+        ("NLL of the teacher's held-out traces, nats per token: lower is better", lambda model: model.cross_entropy),
+    ]
+    drawn = [(title, [(model, of(model)) for model in models]) for title, of in figures]
+    there = [(title, [(model, value) for model, value in values if value is not None]) for title, values in drawn]
+    return [panel(title, values, top=1.0 if title.startswith("pass@") else None) for title, values in there if values]
+
+
+def panel(title: str, values: list[tuple[ModelFigures, Interval]], top: float | None) -> Panel:
+    """Where every dot is on an axis from 0 to `top`, or to the end of the farthest interval."""
+    highest = max(max(value.mean, value.high or 0.0) for _, value in values)
+    step = round_step(top or highest or 1.0, _TICKS, whole=False)
+    right = top or step * math.ceil((highest or 1.0) / step)
+
+    def percent(value: float) -> float:
+        return 100.0 * min(max(value / right, 0.0), 1.0)
+
+    dots = [
+        Dot(
+            name=model.name,
+            role=model.role,
+            at=percent(value.mean),
+            low=percent(value.mean if value.low is None else value.low),
+            high=percent(value.mean if value.high is None else value.high),
+            text=spread(value),
+        )
+        for model, value in values
+    ]
+    ticks = [Mark(percent(step * place), number(step * place)) for place in range(math.floor(right / step + 1e-9) + 1)]
+    return Panel(title, dots, ticks)
