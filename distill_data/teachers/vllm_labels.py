@@ -55,7 +55,8 @@ class LabelQuestions:
         completions = []
         for output in outputs:
             name, _, number = output.request_id.rpartition("/")
-            asked = self._asked[name]
+            if (asked := self._asked.get(name)) is None:
+                continue  # another of its questions ended without an answer
             self._take(asked, int(number), output)
             if number == "0" and asked.ended is None:
                 for further in range(1, len(asked.lookup.questions)):
