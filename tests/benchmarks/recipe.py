@@ -260,7 +260,7 @@ def _written(job: Assembly, decisions: Decisions) -> dict[str, Any]:
 
 def result_of(sizes: list[dict[str, Any]]) -> Result:
     """The table: a line per stage, a column per size."""
-    last, written = sizes[-1], next(found for found in reversed(sizes) if found["labelled"])
+    last, written = sizes[-1], next((found for found in reversed(sizes) if found["labelled"]), None)
     rows = [[stage, *(f"{found['us_per_row'][stage]:.1f}" for found in sizes)] for stage in STAGES if stage != START]
     figures = [
         ("all of it, rows/s", "rows_per_second", "{:,.0f}"),
@@ -276,9 +276,13 @@ def result_of(sizes: list[dict[str, Any]]) -> Result:
         name="recipe",
         title="The recipe: judged, filtered, deduplicated, decontaminated and written, on one core",
         headline=f"Of {last['rows']:,} traces of {filtering.TOKENS} tokens one core judges, filters and compares "
-        f"{last['rows_per_second']:,.0f} a second (goal {GOAL:,}) in {last['deciding_peak_mib']:,.0f} MiB; of "
-        f"{written['rows']:,} with soft labels it writes {written['tokens_per_second']:,.0f} tokens/s (goal "
-        f"{ASSEMBLING_GOAL:,}).",
+        f"{last['rows_per_second']:,.0f} a second (goal {GOAL:,}) in {last['deciding_peak_mib']:,.0f} MiB"
+        + (
+            f"; of {written['rows']:,} with soft labels it writes {written['tokens_per_second']:,.0f} tokens/s (goal "
+            f"{ASSEMBLING_GOAL:,})."
+            if written
+            else "."
+        ),
         header=["us/row", *(f"{found['rows']:,} traces" for found in sizes)],
         rows=rows,
         figures={"sizes": sizes, "goal": GOAL, "assembling_goal": ASSEMBLING_GOAL},
