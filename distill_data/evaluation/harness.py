@@ -64,11 +64,12 @@ def _kept(entrant: Entrant, task: str, limit: int | None) -> Path:
 
 def _done(entrant: Entrant, task: str, evaluate: Evaluate) -> Figures:
     import torch
-    from lm_eval import simple_evaluate  # type: ignore[import-not-found]
+    from lm_eval.evaluator import simple_evaluate  # type: ignore[import-not-found]
 
     teacher = entrant.config.teacher
     try:
-        done: Any = simple_evaluate(
+        run: Any = simple_evaluate  # its decorators hide what it takes
+        done = run(
             model="hf",
             model_args={
                 "pretrained": str(entrant.folder),

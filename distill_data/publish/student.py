@@ -159,7 +159,7 @@ def _card(folder: Path, name: str, corpus: str, to: Publish) -> str:
     """The student's card, with where it is and where its corpus is published."""
     from huggingface_hub import ModelCard
 
-    card = ModelCard((folder / CARD_NAME).read_text("utf-8"))
+    card: Any = ModelCard((folder / CARD_NAME).read_text("utf-8"))
     if (dataset := _dataset_of(folder.parent.parent, corpus)) is not None:
         card.data.datasets = [dataset]
         card.text = card.text.replace(

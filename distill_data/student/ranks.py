@@ -41,7 +41,8 @@ def from_main(call: Callable[[], T]) -> T:
     from accelerate.utils import broadcast_object_list
 
     _started()
-    return broadcast_object_list([call() if is_main() else None])[0]
+    told: Any = [call() if is_main() else None]
+    return broadcast_object_list(told)[0]
 
 
 def wait_for_all() -> None:

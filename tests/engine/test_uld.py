@@ -14,6 +14,7 @@ from distill_data.config import Config
 from distill_data.corpus.read import open_corpus
 from distill_data.student.job import plan_student, train_and_measure
 from distill_data.student.labels import StudentLabels
+from distill_data.student.result import EvaluationResult
 from tests.engine.conftest import engine_of
 from tests.pool.replay_job import plan, write_prompts
 from tests.unit.student.other_tokenizers import make_metaspace_tokenizer
@@ -85,7 +86,8 @@ def test_labels_stand_where_both_tokenizers_cut_and_are_the_engines(config: Conf
 
 def test_the_distance_to_the_engines_distributions_falls(config: Config) -> None:
     report = train_and_measure(plan_student(config, open_corpus("uld-test@v1", config.root)), lambda _: None)
-    assert report is not None and report.before is not None and report.after is not None
+    assert report is not None
+    assert isinstance(report.before, EvaluationResult) and isinstance(report.after, EvaluationResult)
     before: Any = report.before.uld
     after: Any = report.after.uld
     assert after < 0.8 * before

@@ -14,6 +14,7 @@ from distill_data.errors import ConfigError, StudentError
 from distill_data.evaluation.asked import held_out_rows
 from distill_data.evaluation.table import evaluation_summary
 from distill_data.screening import prompts_of
+from distill_data.student.result import EvaluationResult
 from distill_data.trace_store import is_part
 from flows.build import build_corpus
 from flows.evaluate import evaluate_student
@@ -58,7 +59,7 @@ def test_everyone_answers_the_same_prompts_and_none_twice(evaluated: dict[str, A
     assert paired["teacher", "pass@1"].mean == 0.0 and paired["teacher", "pass@1"].p == 1.0
 
     after = found.student.after
-    assert after is not None and student.kl is not None and student.cross_entropy is not None
+    assert isinstance(after, EvaluationResult) and student.kl is not None and student.cross_entropy is not None
     assert student.kl.mean == pytest.approx(after.kl) and student.top1_agreement == pytest.approx(after.top1_agreement)
     assert student.cross_entropy.mean == pytest.approx(after.cross_entropy)
     assert student.calibration_error == pytest.approx(after.calibration_error)

@@ -26,6 +26,7 @@ from distill_data.corpus.tagging import roll_back
 from distill_data.errors import CorpusError, GateError, ModelError
 from distill_data.publish_config import Publish
 from distill_data.report.run import one_line
+from distill_data.student.result import EvaluationResult
 from distill_data.teachers.generation import Budget
 from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
@@ -66,7 +67,7 @@ def test_distill_does_all_that_the_config_asks_for_once(settings: Config) -> Non
     assert build.rows == build.train + build.validation > 0
     assert student is not None and student.created and student.steps == 8
     assert student.last_loss < student.first_loss
-    assert student.before is not None and student.after is not None
+    assert isinstance(student.before, EvaluationResult) and isinstance(student.after, EvaluationResult)
     assert student.after.distance < student.before.distance
 
     corpus = open_corpus(build.corpus, root=settings.root)

@@ -18,6 +18,7 @@ from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import CorpusError, StudentError
 from distill_data.export import export_corpus
 from distill_data.student.job import evaluate, plan_student, report_student, train
+from distill_data.student.result import EvaluationResult
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
 from tests.unit.test_student_job import STUDENT
 
@@ -89,7 +90,7 @@ def test_a_student_learns_from_them(config: Config, corpus: Corpus) -> None:
     train(job, lambda _: None)
     evaluate(job)
     report = report_student(job, created=True)
-    assert report.before is not None and report.after is not None
+    assert isinstance(report.before, EvaluationResult) and isinstance(report.after, EvaluationResult)
     assert report.after.distance < 0.7 * report.before.distance
     # The entropy is an estimate of the whole one: first ~ U(0.3, 0.9), then halves.
     assert report.after.teacher_entropy == pytest.approx(1.16, abs=0.15)

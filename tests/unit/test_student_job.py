@@ -20,6 +20,7 @@ from distill_data.models import load_tokenizer, resolve_model
 from distill_data.report.student import student_summary
 from distill_data.student.check import check_student
 from distill_data.student.job import StudentPlan, evaluate, plan_student, report_student, train
+from distill_data.student.result import EvaluationResult
 from distill_data.student_config import Student, Train
 from distill_data.teacher_config import Teacher
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
@@ -285,7 +286,7 @@ def test_a_student_with_a_tokenizer_of_its_own_learns(config: Config, tmp_path: 
     train(job, lambda progress: steps.append(progress.point.loss))
     evaluate(job)
     report = report_student(job, created=True)
-    assert report.before is not None and report.after is not None
+    assert isinstance(report.before, EvaluationResult) and isinstance(report.after, EvaluationResult)
     assert report.after.cross_entropy < 0.8 * report.before.cross_entropy
     assert report.after.kl is None and report.after.top1_agreement is None
     if objective == "uld":
