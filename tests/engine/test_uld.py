@@ -81,7 +81,7 @@ def test_labels_stand_where_both_tokenizers_cut_and_are_the_engines(config: Conf
             if count:
                 assert tuple(row["support_logprobs"][end - count : end]) in engines
                 labelled += 1
-    assert labelled > 20
+    assert labelled >= len(shown) > 0
 
 
 def test_the_distance_to_the_engines_distributions_falls(config: Config) -> None:
