@@ -174,6 +174,13 @@ def id_of(changes: dict[str, Any], source: ModelSource = SOURCE) -> str:
     return teacher_id(teacher_ingredients(teacher_config.Teacher.model_validate(tree), source))
 
 
+CLASSIFYING: dict[str, tuple[Any, bool]] = {
+    "labels": ({"good": " yes", "bad": " nope"}, True),
+    "template": ("{text}!", True),
+    "calibrate_on": (["N/A"], False),  # is asked as any text, and divides when a version is made
+}
+
+
 @pytest.mark.parametrize("path", CHANGES)
 def test_what_changes_a_teachers_words_changes_its_id_and_nothing_else_does(path: str) -> None:
     value, matters = CHANGES[path]
@@ -188,7 +195,14 @@ def test_no_field_of_the_teacher_is_forgotten_above() -> None:
             fields |= {f"{name}.{inner}" for inner in kind.model_fields}
         else:
             fields.add(name)
-    assert fields == set(CHANGES)
+    assert fields == {*CHANGES, *CLASSIFYING}
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_of_a_classifying_teacher_the_words_and_the_template_are_in_the_id(name: str) -> None:
+    value, matters = CLASSIFYING[name]
+    classify = {"mode": "classify", "labels": {"good": " yes", "bad": " no"}, "template": "{text}?"}
+    assert (id_of(classify | {name: value}) != id_of(classify)) == matters
 
 
 def test_the_models_content_is_in_the_id() -> None:
