@@ -171,7 +171,7 @@ STEPS = ["generate_missing", "assemble_version", "train", "evaluate"]
 def test_killed_around_any_step_it_goes_on_to_the_same_digests(
     played: Played, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
 ) -> None:
-    """Every second time that the step comes, the loop dies, right before or right after it."""
+    """The first and the third time that the step comes, the loop dies, right before or right after it."""
     settings = make_job(tmp_path, tiny_model)
     real: Callable[..., Any] = getattr(loop, step)
     calls = 0
@@ -179,10 +179,10 @@ def test_killed_around_any_step_it_goes_on_to_the_same_digests(
     def killing(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls % 2 and not after:
+        if calls in (1, 3) and not after:
             raise Killed
         done = real(*arguments, **options)
-        if calls % 2:
+        if calls in (1, 3):
             raise Killed
         return done
 
@@ -194,7 +194,7 @@ def test_killed_around_any_step_it_goes_on_to_the_same_digests(
             break
         except Killed:
             deaths += 1
-    assert deaths >= 2
+    assert deaths == 2
     undisturbed, _, whole = played
     assert [one.manifest.digest for one in rounds_of(settings)] == [
         one.manifest.digest for one in rounds_of(undisturbed)
