@@ -57,7 +57,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{port}/api"
     try:
-        wait_for(lambda: server.poll() is not None or is_healthy(url), 120)
+        wait_for(lambda: server.poll() is not None or is_healthy(url), 300)
         assert server.poll() is None, (home / "log").read_text()
         with temporary_settings({PREFECT_API_URL: url}):
             yield url
@@ -115,7 +115,7 @@ def read_run(run: UUID) -> FlowRun:
         return client.read_flow_run(run)
 
 
-def ended(run: UUID, seconds: float = 120) -> FlowRun:
+def ended(run: UUID, seconds: float = 300) -> FlowRun:
     """The run once it has come to its end."""
 
     def state() -> FlowRun | None:
@@ -225,7 +225,7 @@ def test_a_server_is_started_where_none_is_named_and_ends_again(
 def test_a_cron_fires_and_only_what_is_new_is_done(job: dict[str, Any], serve: Serve) -> None:
     del job["student"]
     served = serve(job, "--cron", "* * * * *")
-    first = ended(wait_for(lambda: [run for run in served.runs() if run.start_time], 150)[0].id)
+    first = ended(wait_for(lambda: [run for run in served.runs() if run.start_time], 300)[0].id)
     assert first.auto_scheduled and state_of(first)[0] == "Completed"
     assert state_of(first)[1].startswith("arithmetic@v1 is new; ") and "160 traces generated" in state_of(first)[1]
     assert list_tags(job["root"], "arithmetic") == {"stable": 1}
@@ -252,7 +252,7 @@ def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
     make_long(job)
     served = serve(job, HOOK=url)
     run = served.start_run()
-    wait_for(lambda: len(parts(job)) >= 3, 120)
+    wait_for(lambda: len(parts(job)) >= 3, 300)
     engine = served.engine()
     assert engine is not None
     workers = [child for child in engine.children() if "distill_data.teachers" in " ".join(_command(child))]
@@ -288,7 +288,7 @@ def test_an_interrupted_serve_ends_its_run_and_pauses_its_schedule(job: dict[str
     make_long(job)
     served = serve(job)
     run = served.start_run()
-    wait_for(lambda: parts(job), 120)
+    wait_for(lambda: parts(job), 300)
     children = psutil.Process(served.process.pid).children(recursive=True)
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(90) == 0
@@ -326,7 +326,7 @@ def test_a_run_that_lost_its_runner_is_found_by_its_silence(job: dict[str, Any],
     served = serve(job)
     declare(crash_automation(silence=timedelta(seconds=10)))  # below a heartbeat: so long, the test waits
     run = served.start_run()
-    wait_for(lambda: parts(job), 120)
+    wait_for(lambda: parts(job), 300)
     kill_group(served.process)  # with the run's own process: nobody is left to say so
     name, message = state_of(ended(run, 90))
     assert name == "Crashed" and message.startswith("no heartbeat for 10 s: its process was killed")
