@@ -9,6 +9,7 @@ section        what a section of the config is
 license_config  licences as a hub writes them
 sampling_config  the section `sampling` of a source: what is sampled otherwise
 labels_config  the labels that a teacher chooses among
+servers_config  the section `teacher.engine.servers`: servers that run the teacher
 teacher_config  the section `teacher`: everything that decides what it says, and how it is run
 compare_config  the section `compare`: the same student trained several ways
 judge_config   the section `judge`: which verifier scores answers, and how
@@ -48,8 +49,8 @@ trace_index    one row a trace, also where it was made more than once
 trace_store    committed parts of one teacher: commit, index, read
 dead_letters   prompts that killed the engine, readable beside the parts
 lease          one build at a time per teacher
-teachers       vLLM (or replay) behind one protocol; the worker that owns it; the pool that feeds workers; only
-               teachers/vllm_*.py import vllm
+teachers       vLLM here, on servers, or replay behind one protocol; the worker that owns it; the pool that feeds
+               workers; only teachers/vllm_*.py import vllm
 verify         verifiers, each scores one answer against its prompt; the processes that they run in; their verdicts
 filters        drop rules and their reasons; duplicates; benchmarks that must not leak
 corpus         assemble a version, its manifest and card; open it; verify it

@@ -63,6 +63,8 @@ def examine(settings: Config) -> list[Check]:
                 lambda: check_student(student, tokenizer, plan.identity.source, settings.teacher),
                 str,
             )
+    if settings.teacher.engine.servers is not None:
+        _run(checks, "servers", lambda: check_servers(plan), str)
     _run(checks, "disk", lambda: check_disk(plan), str)
     if (to := settings.publish) is not None:
         _run(checks, "publish", lambda: check_rights(to), str)
@@ -117,6 +119,16 @@ def check_template(plan: BuildPlan, tokenizer: Any) -> str:
         if words not in text:
             raise ConfigError(f"the chat template of {teacher.model} leaves out {words[:60]!r}: use another template")
     return f"chat template ends with {text[-40:]!r}"
+
+
+def check_servers(plan: BuildPlan) -> str:
+    """Servers run this teacher as it has to be run."""
+    from distill_data.teachers.server_teacher import ServerTeacher
+
+    teacher = plan.config.teacher
+    running = ServerTeacher(plan.identity.source, teacher)
+    urls = teacher.engine.servers.urls if teacher.engine.servers else []
+    return f"{running.servers_up} of {len(urls)} answer; context {running.max_model_len:,}"
 
 
 def check_context(plan: BuildPlan, tokenizer: Any) -> str:

@@ -55,3 +55,10 @@ def require_own_labels(labels: list[str], what: str) -> None:
     """Raise ValueError if two of a list's sections, which are `what`, have one label."""
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"two {what} are named {twice[0]!r}: give one of them another name:")
+
+
+def require_distinct(values: list[str], what: str) -> list[str]:
+    """The values; raises ValueError if two are the same."""
+    if twice := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"{twice[0]!r} is twice in {what}: leave one out")
+    return values

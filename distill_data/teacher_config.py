@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from distill_data.labels_config import TEXT_FIELD, Labels
 from distill_data.sampling_config import SamplingOverrides
 from distill_data.section import Mode, Options, Section, Temperature, TokenIds, TopP
+from distill_data.servers_config import Servers
 
 # Arguments of vllm.EngineArgs that change how an engine runs and not what it says.
 EXECUTION_OPTIONS = {
@@ -161,6 +162,9 @@ class Engine(Section):
     """An engine that is not up after this many seconds is started again."""
     hang_seconds: PositiveFloat = 300.0
     """An engine that has requests and produces no token for this many seconds is ended and started again."""
+    servers: Servers | None = None
+    """Servers that run the teacher, instead of engines on this machine; `replicas` are then clients of them, with
+    `max_num_seqs` requests each."""
     options: Options = {}
     """Further keyword arguments of `vllm.EngineArgs` that change only how it runs: parallelism, memory, scheduling."""
 
@@ -173,6 +177,16 @@ class Engine(Section):
                 f"allowed here: {', '.join(sorted(EXECUTION_OPTIONS))}"
             )
         return options
+
+    @model_validator(mode="after")
+    def _servers_have_engines_of_their_own(self) -> Engine:
+        if self.servers is not None:
+            for key in ("tensor_parallel_size", "options", "enforce_eager"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(
+                        f"{key} is set and the engines are those of servers: set it where they are started"
+                    )
+        return self
 
 
 class Teacher(Section):
@@ -272,6 +286,19 @@ class Teacher(Section):
             raise ValueError(
                 f"retry_truncated.max_tokens is {self.retry_truncated.max_tokens} and sampling.max_tokens "
                 f"{self.sampling.max_tokens}: make the first the larger one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_answer_for_a_model(self) -> Teacher:
+        if self.engine.servers is None:
+            return self
+        if self.backend != "vllm":
+            raise ValueError(f"backend is {self.backend} and engine.servers is set: leave one of them out")
+        if self.soft_labels.kind == "sampled":
+            raise ValueError(
+                "soft_labels.kind is sampled and engine.servers is set: servers hand out the likeliest tokens only, so "
+                "set kind: support or run the engine here"
             )
         return self
 

@@ -78,3 +78,11 @@ class Teacher(Protocol):
     def tokens_in_flight(self) -> int:
         """Tokens produced so far for requests that have not finished; a watchdog sees by it that the engine lives."""
         ...
+
+
+def check_ids(token_ids: list[int], vocab_size: int) -> None:
+    """Raises RequestRefused where there are no ids, or one that the model does not have."""
+    if not token_ids:
+        raise RequestRefused("empty_prompt", "the rendered prompt has no tokens")
+    if max(token_ids) >= vocab_size:
+        raise RequestRefused("token_out_of_vocabulary", f"token id {max(token_ids)} with a vocabulary of {vocab_size}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from distill_data import teacher_config
 from distill_data.errors import TeacherError
-from distill_data.teachers.base import Completion, Request, RequestRefused
+from distill_data.teachers.base import Completion, Request, RequestRefused, check_ids
 from distill_data.teachers.logprob_rows import LogprobRows
 from distill_data.teachers.vllm_cpu import configure_cpu, let_seeds_survive_chunks
 from distill_data.teachers.vllm_draws import Draws, configure_draws
@@ -62,7 +62,7 @@ class VllmTeacher:
         from vllm.exceptions import VLLMValidationError
 
         token_ids = request.token_ids
-        _check_ids(token_ids, self.vocab_size)
+        check_ids(token_ids, self.vocab_size)
         if self._questions is not None:
             self._questions.add(request)
             return
@@ -170,10 +170,3 @@ def _engine_arguments(folder: Path, teacher: teacher_config.Teacher, eager: bool
     if teacher.mode == "score":  # logits of every token of a prompt chunk are in memory at once
         arguments["max_num_batched_tokens"] = max(SCORED_TOKENS_AT_ONCE, engine.max_num_seqs)
     return arguments | engine.options
-
-
-def _check_ids(token_ids: list[int], vocab_size: int) -> None:
-    if not token_ids:
-        raise RequestRefused("empty_prompt", "the rendered prompt has no tokens")
-    if max(token_ids) >= vocab_size:
-        raise RequestRefused("token_out_of_vocabulary", f"token id {max(token_ids)} with a vocabulary of {vocab_size}")

@@ -104,7 +104,7 @@ def _environment(engine: Engine, number: int, verbose: bool) -> dict[str, str]:
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "true"}
     if not verbose:
         environment.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if engine.replicas > 1:
+    if engine.replicas > 1 and engine.servers is None:
         each, needed = engine.tensor_parallel_size, engine.replicas * engine.tensor_parallel_size
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = visible.split(",") if visible else [str(device) for device in range(needed)]

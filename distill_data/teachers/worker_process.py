@@ -29,6 +29,10 @@ def start_teacher(job: TeacherJob) -> Teacher:
         from distill_data.teachers.replay import ReplayTeacher
 
         return ReplayTeacher(load_tokenizer(job.source), job.teacher)
+    if job.teacher.engine.servers is not None:
+        from distill_data.teachers.server_teacher import ServerTeacher
+
+        return ServerTeacher(job.source, job.teacher)
     from distill_data.teachers.vllm_engine import VllmTeacher
 
     folder = local_model_folder(job.source, trust_remote_code=job.teacher.trust_remote_code)
