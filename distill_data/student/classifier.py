@@ -13,6 +13,7 @@ from distill_data.models import local_model_folder, resolve_model, tokenizer_fin
 from distill_data.student.architecture import random_classifier
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.vocabulary import TOKENIZER_FILES, check_vocabulary, vocabulary_size
+from distill_data.student.weights import load_weights
 from distill_data.student_config import NewStudent, Student
 
 
@@ -61,36 +62,19 @@ def pad_token_id(tokenizer: Any) -> int:
 
 def _load(folder: Path, trust_remote_code: bool, labels: list[str] | None) -> PreTrainedModel:
     """With `labels` a new head for them may be made, and nothing else may be missing."""
-    options = {} if labels is None else label_fields(labels)
-    try:
-        with quiet_transformers():
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
-    except Exception as error:
-        raise ModelError(
-            f"student {folder} cannot be loaded as a classifier ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}): give a folder that save_pretrained wrote, of an architecture that "
-            "transformers has a sequence classification head for"
-        ) from error
-    model, loading = loaded
-    inside = f"{model.base_model_prefix}."
-    lost = [
-        name
-        for name in map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])
-        if labels is None or (name.startswith(inside) and ".pooler." not in name)
-    ]
-    if lost:
-        raise ModelError(
-            f"student {folder} lacks {len(lost)} weights ({sorted(lost)[0]} …): save it again with save_pretrained"
-        )
-    return model
+    if labels is None:
+        return load_weights(AutoModelForSequenceClassification, folder, trust_remote_code=trust_remote_code)
+    return load_weights(
+        AutoModelForSequenceClassification,
+        folder,
+        trust_remote_code=trust_remote_code,
+        may_lack=_is_of_a_head,
+        **label_fields(labels),
+    )
+
+
+def _is_of_a_head(model: PreTrainedModel, name: str) -> bool:
+    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
 def label_fields(labels: list[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,14 @@ from transformers import PrinterCallback
 
 from distill_data.student import ranks
 from distill_data.student.arguments import training_arguments
-from distill_data.student.checkpoints import last_checkpoint, remove_checkpoints
+from distill_data.student.checkpoints import last_checkpoint
 from distill_data.student.classifier import load_classifier, pad_token_id
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.label_texts import NONE, LabelledTexts, TextCollator, TextDataset
 from distill_data.student.losses import MixedLoss
 from distill_data.student.metrics import Metrics
 from distill_data.student.trainer import Recorder, SoftLabelTrainer, TrainProgress
-from distill_data.student.training import TrainResult, check_context, run_trainer, write_report
+from distill_data.student.training import TrainResult, check_context, finished, run_trainer
 from distill_data.student_config import Loss, Student
 
 
@@ -95,27 +94,9 @@ def train_classifier(job: ClassifierJob, on_step: Callable[[TrainProgress], None
             recorder=recorder,
         )
         trainer.remove_callback(PrinterCallback)
-        started, tokens = time.perf_counter(), recorder.tokens
-        run_trainer(trainer, checkpoint)
-        seconds = time.perf_counter() - started
+        run = run_trainer(trainer, checkpoint, recorder)
         if ranks.is_main():
             model.save_pretrained(job.output)
             job.tokenizer.save_pretrained(job.output)
     metrics.close()
-    result = TrainResult(
-        folder=job.output,
-        steps=recorder.curve[-1].step,
-        traces=len(dataset),
-        too_long=dataset.too_long,
-        tokens=recorder.tokens,
-        seconds=seconds,
-        tokens_per_second=(recorder.tokens - tokens) / seconds,
-        parameters=model.num_parameters(),
-        device=str(trainer.args.device),
-        best_step=None,
-        loss_curve=recorder.curve,
-    )
-    if ranks.is_main():
-        write_report(result, job.student)
-        remove_checkpoints(job.output)
-    return result
+    return finished(job.output, job.student, dataset, recorder, run, model.num_parameters(), None)

@@ -15,6 +15,7 @@ from distill_data.student.architecture import random_student
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.teacher_layers import take_layers
 from distill_data.student.vocabulary import check_own_tokenizer
+from distill_data.student.weights import load_weights
 from distill_data.student_config import Student
 
 
@@ -55,27 +56,7 @@ def load_saved_student(folder: Path, *, trust_remote_code: bool = False) -> PreT
     Raises:
         ModelError: the folder does not hold a whole causal language model.
     """
-    try:
-        with quiet_transformers():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except Exception as error:
-        raise ModelError(
-            f"student {folder} cannot be loaded ({_one_line(error)}): "
-            "give a folder that save_pretrained wrote with safetensors weights"
-        ) from error
-    model, loading = loaded
-    if lost := sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]])):
-        raise ModelError(
-            f"student {folder} lacks {len(lost)} weights ({lost[0]} …): save it again with save_pretrained"
-        )
-    return model
+    return load_weights(AutoModelForCausalLM, folder, trust_remote_code=trust_remote_code)
 
 
 def saved_vocabulary_size(student: Student, tokenizer: Any) -> int:

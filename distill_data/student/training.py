@@ -104,41 +104,14 @@ def train_student(job: TrainJob, on_step: Callable[[TrainProgress], None]) -> Tr
     recorder = Recorder(train.steps, on_step, metrics)
     with quiet_transformers():
         trainer = _trainer(job, dataset, model, recorder)
-        if train.look_every is not None:
-            trainer.add_callback(Looks(train.look_every, partial(_measured, job), metrics))
-        looks = _looks(job, metrics)
-        if trainer.is_fsdp_enabled and (looks is not None or train.look_every is not None):
-            raise StudentError(
-                "weights that are sharded over processes are not looked at on the way: leave student.train.look_every "
-                "and early_stopping out, or train without FSDP"
-            )
-        if looks is not None:
-            trainer.add_callback(looks)
-        started, tokens = time.perf_counter(), recorder.tokens
-        run_trainer(trainer, checkpoint)
-        seconds = time.perf_counter() - started
+        looks = _add_looks(trainer, job, metrics)
+        run = run_trainer(trainer, checkpoint, recorder)
         best = looks.restore_best(model) if looks is not None else None
         if use_cache is not None:
             model.config.use_cache = use_cache  # the Trainer switched it off, and a saved student generates
         _save(trainer, model, adapted, job)
     metrics.close()
-    result = TrainResult(
-        folder=job.output,
-        steps=recorder.curve[-1].step,
-        traces=len(dataset),
-        too_long=dataset.too_long,
-        tokens=recorder.tokens,
-        seconds=seconds,
-        tokens_per_second=(recorder.tokens - tokens) / seconds,
-        parameters=parameters,
-        device=str(trainer.args.device),
-        best_step=best,
-        loss_curve=recorder.curve,
-    )
-    if ranks.is_main():
-        write_report(result, job.student)
-        remove_checkpoints(job.output)
-    return result
+    return finished(job.output, job.student, dataset, recorder, run, parameters, best)
 
 
 def _save(trainer: SoftLabelTrainer, model: PreTrainedModel, adapted: Any, job: TrainJob) -> None:
@@ -168,9 +141,16 @@ def _trainer(job: TrainJob, dataset: SoftLabelDataset, model: PreTrainedModel, r
     return trainer
 
 
-def _looks(job: TrainJob, metrics: Metrics) -> HeldOutLooks | None:
-    """What ends the training early, where the config asks for it."""
+def _add_looks(trainer: SoftLabelTrainer, job: TrainJob, metrics: Metrics) -> HeldOutLooks | None:
+    """Let the training be looked at on the way as the config says; returned is what may end it early."""
     train = job.student.train
+    if trainer.is_fsdp_enabled and (train.early_stopping is not None or train.look_every is not None):
+        raise StudentError(
+            "weights that are sharded over processes are not looked at on the way: leave student.train.look_every "
+            "and early_stopping out, or train without FSDP"
+        )
+    if train.look_every is not None:
+        trainer.add_callback(Looks(train.look_every, partial(_measured, job), metrics))
     if train.early_stopping is None:
         return None
     if (held_out := job.held_out) is None or not len(held_out.labels):
@@ -178,8 +158,9 @@ def _looks(job: TrainJob, metrics: Metrics) -> HeldOutLooks | None:
             "student.train.early_stopping looks at held-out traces and there are none: set validation.fraction above 0 "
             "and build again, or leave early_stopping out"
         )
-
-    return HeldOutLooks(train.early_stopping, partial(_measure, job, held_out), metrics, job.output)
+    looks = HeldOutLooks(train.early_stopping, partial(_measure, job, held_out), metrics, job.output)
+    trainer.add_callback(looks)
+    return looks
 
 
 def _measure(job: TrainJob, held_out: HeldOut, model: Any) -> EvaluationResult:
@@ -197,12 +178,22 @@ def _measured(job: TrainJob, model: Any) -> dict[str, float]:
     return found
 
 
-def run_trainer(trainer: Trainer, checkpoint: Path | None) -> None:
+@dataclass(frozen=True)
+class Run:
+    """What the training loop of one process took, and on what."""
+
+    seconds: float
+    tokens: int
+    device: str
+
+
+def run_trainer(trainer: Trainer, checkpoint: Path | None, recorder: Recorder) -> Run:
     """Train, from a checkpoint where there is one.
 
     Raises:
         StudentError: no memory is left.
     """
+    started, tokens = time.perf_counter(), recorder.tokens
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except torch.OutOfMemoryError as error:
@@ -211,6 +202,30 @@ def run_trainer(trainer: Trainer, checkpoint: Path | None) -> None:
             f"{trainer.args.per_device_train_batch_size}: lower student.train.batch_size and raise "
             "student.train.gradient_accumulation"
         ) from error
+    return Run(time.perf_counter() - started, recorder.tokens - tokens, str(trainer.args.device))
+
+
+def finished(
+    folder: Path, student: Student, dataset: Any, recorder: Recorder, run: Run, parameters: int, best_step: int | None
+) -> TrainResult:
+    """What came of a training; written into its folder by the main process, which then needs no checkpoint."""
+    result = TrainResult(
+        folder=folder,
+        steps=recorder.curve[-1].step,
+        traces=len(dataset),
+        too_long=dataset.too_long,
+        tokens=recorder.tokens,
+        seconds=run.seconds,
+        tokens_per_second=run.tokens / run.seconds,
+        parameters=parameters,
+        device=run.device,
+        best_step=best_step,
+        loss_curve=recorder.curve,
+    )
+    if ranks.is_main():
+        _write_report(result, student)
+        remove_checkpoints(folder)
+    return result
 
 
 def check_context(model: PreTrainedModel, longest: int) -> None:
@@ -224,7 +239,7 @@ def check_context(model: PreTrainedModel, longest: int) -> None:
         )
 
 
-def write_report(result: TrainResult, student: Student) -> None:
+def _write_report(result: TrainResult, student: Student) -> None:
     """Write training.json into the student's folder."""
     report = asdict(result) | {"student": student.model_dump(mode="json")}
     del report["folder"]

@@ -14,7 +14,7 @@ from distill_data.errors import ModelError
 from distill_data.teachers.base import Completion, Request
 
 TOKENS_PER_CHUNK = 32  # of a stream: often enough to see that a server lives, seldom enough to cost it nothing
-_TOKEN_ID = "token_id:"  # noqa: S105 (what a token's name begins with)
+_TOKEN_ID = "token_id:"  # what a token's name begins with
 
 
 def generation_body(request: Request, model: str, width: int, room: int) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def scored_completion(request: Request, choice: dict[str, Any], width: int) -> C
     given = choice.get("prompt_logprobs")
     if given is None or len(given) != len(token_ids):
         raise ModelError(
-            "the server gives no log-probabilities of a prompt's tokens (prompt_logprobs): mode score needs `vllm serve`"
+            "the server gives no log-probabilities of a prompt (prompt_logprobs): mode score needs `vllm serve`"
         )
     found = given[1:]
     sampled = [row[str(token)]["logprob"] for row, token in zip(found, token_ids[1:], strict=True)]

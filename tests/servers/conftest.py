@@ -42,10 +42,10 @@ def free_port() -> int:
 def vllm_serve(model: Path, log: Path, *flags: str, dtype: str = "float32") -> Iterator[VllmServer]:
     """Start a server and wait until it answers."""
     port = free_port()
-    command = [  # `vllm serve`, whose script asks for a package of another name than vLLM has for CPUs
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port), "--host", "127.0.0.1", "--dtype", dtype,
-        "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", "16", "--enforce-eager", *flags,
-    ]  # fmt: skip
+    # As `vllm serve`, whose script asks for a package of another name than vLLM has for CPUs.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--dtype", dtype]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(MAX_MODEL_LEN)]
+    command += ["--max-num-seqs", "16", "--enforce-eager", *flags]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)

@@ -146,9 +146,9 @@ def test_no_server_at_all_is_one_line(tiny_model: Path) -> None:
 def test_a_server_that_is_not_what_is_needed_is_refused_with_what_would_help(
     tiny_model: Path, names: dict[str, Any], message: str
 ) -> None:
-    with CountingServer(str(tiny_model), EOS, free_port(), names=names) as server:
-        with pytest.raises(ModelError, match=message):
-            teacher_of(tiny_model, [server.url])
+    served = CountingServer(str(tiny_model), EOS, free_port(), names=names)
+    with served as server, pytest.raises(ModelError, match=message):
+        teacher_of(tiny_model, [server.url])
 
 
 def test_the_key_comes_from_the_environment_and_stays_out_of_messages(
@@ -160,7 +160,7 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_messages(
     count(teacher, 2)
     assert set(servers[0].keys) == {"Bearer planted-key-1234"}
     servers[0].faults = ["401"]
-    with pytest.raises(TeacherError, match="answers 401: set teacher.engine.servers.api_key_env"):
+    with pytest.raises(TeacherError, match=r"answers 401: set teacher\.engine\.servers\.api_key_env"):
         count(teacher, 1)
     written = capfd.readouterr()
     assert "is left out for now" in written.err and "planted" not in written.err + written.out

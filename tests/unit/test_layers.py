@@ -10,8 +10,9 @@ import pytest
 
 ORDER = [
     "errors", "identity", "section", "license_config", "compare_config", "sampling_config", "labels_config",
-    "servers_config", "teacher_config", "judge_config", "prompt_config", "filter_config", "gates_config", "schedule_config",
-    "keep_config", "dedup_config", "publish_config", "evaluate_config", "student_config", "rounds_config", "config",
+    "servers_config", "teacher_config", "judge_config", "prompt_config", "filter_config", "gates_config",
+    "schedule_config", "keep_config", "dedup_config", "publish_config", "evaluate_config", "student_config",
+    "rounds_config", "config",
     "config_problems", "config_file", "reference", "templates", "records", "compiled", "list_loops", "soft_labels",
     "label_distributions", "reasoning", "file_hash", "package_file", "mapped", "gguf", "models", "teacher_identity",
     "prompts", "planning", "parquet", "part_file", "trace_table", "trace_index", "trace_store", "dead_letters",
