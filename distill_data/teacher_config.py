@@ -162,7 +162,7 @@ class Engine(Section):
     """An engine that is not up after this many seconds is started again."""
     hang_seconds: PositiveFloat = 300.0
     """An engine that has requests and produces no token for this many seconds is ended and started again."""
-    servers: Servers | None = None
+    servers: Annotated[Servers | None, Field(exclude_if=lambda servers: servers is None)] = None
     """Servers that run the teacher, instead of engines on this machine; `replicas` are then clients of them, with
     `max_num_seqs` requests each."""
     options: Options = {}

@@ -10,7 +10,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,14 +200,15 @@ def read_stream(request: Request, stream: StreamedRows) -> Callable[[httpx2.Resp
 
     async def read(response: httpx2.Response) -> Completion:
         stream.begin()
-        async for event in httpx2.EventSource(response):
-            if event.data == "[DONE]":
-                return stream.completion(request)
-            chunk = orjson.loads(event.data)
-            if "error" in chunk:
-                raise _Broken(_message(chunk))
-            for choice in chunk["choices"]:
-                stream.take(choice)
+        async with aclosing(aiter(httpx2.EventSource(response))) as events:
+            async for event in events:
+                if event.data == "[DONE]":
+                    return stream.completion(request)
+                chunk = orjson.loads(event.data)
+                if "error" in chunk:
+                    raise _Broken(_message(chunk))
+                for choice in chunk["choices"]:
+                    stream.take(choice)
         raise _Broken("its answer ended in the middle")
 
     return read

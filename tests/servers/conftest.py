@@ -20,7 +20,7 @@ from tests.engine.conftest import MAX_MODEL_LEN
 
 SUPPORT = 64
 FLAGS = ("--max-logprobs", str(SUPPORT), "--hf-overrides", '{"head_dtype": "float32"}')
-START_SECONDS = 400
+START_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def vllm_serve(model: Path, log: Path, *flags: str, dtype: str = "float32") -> I
     # As `vllm serve`, whose script asks for a package of another name than vLLM has for CPUs.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--dtype", dtype]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(MAX_MODEL_LEN)]
-    command += ["--max-num-seqs", "16", "--enforce-eager", *flags]
+    command += ["--max-num-seqs", "16", "--enforce-eager", "--distributed-executor-backend", "uni", *flags]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
