@@ -10,7 +10,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,21 +195,25 @@ async def get_json(server: Server, path: str) -> Any:
 def read_stream(request: Request, stream: StreamedRows) -> Callable[[httpx2.Response], Awaitable[Completion]]:
     """What reads a streamed answer into `stream`.
 
-    It raises _Broken where the stream ends before its end, or says that the server failed.
+    It raises _Broken where the stream ends before its end, or says that the server failed, and Refused where it says that
+    the request is at fault.
     """
 
     async def read(response: httpx2.Response) -> Completion:
         stream.begin()
-        async with aclosing(aiter(httpx2.EventSource(response))) as events:
-            async for event in events:
-                if event.data == "[DONE]":
-                    return stream.completion(request)
-                chunk = orjson.loads(event.data)
-                if "error" in chunk:
-                    raise _Broken(_message(chunk))
-                for choice in chunk["choices"]:
-                    stream.take(choice)
-        raise _Broken("its answer ended in the middle")
+        ended = False
+        async for event in httpx2.EventSource(response):
+            if event.data == "[DONE]":
+                ended = True
+                continue
+            chunk = orjson.loads(event.data)
+            if "error" in chunk:
+                raise _said_failure(chunk["error"].get("code"), _message(chunk))
+            for choice in chunk["choices"]:
+                stream.take(choice)
+        if not ended:
+            raise _Broken("its answer ended in the middle")
+        return stream.completion(request)
 
     return read
 
@@ -224,8 +228,12 @@ def _failure(server: Server, response: httpx2.Response) -> Exception:
             f"{server.url} answers {response.status_code}: set teacher.engine.servers.api_key_env to the name of an "
             "environment variable with its API key"
         )
-    said = f"{response.status_code}: {said}"
-    return Refused(said) if response.status_code in _MINE else _Broken(said)
+    return _said_failure(response.status_code, said)
+
+
+def _said_failure(code: int | None, said: str) -> Exception:
+    """Of an answer or of an event in it: whether the request is at fault, or the server."""
+    return (Refused if code in _MINE else _Broken)(f"{code}: {said}")
 
 
 def _message(document: Any) -> str:

@@ -18,7 +18,7 @@ COUNT_TO = 100  # then comes EOS
 
 @dataclass
 class CountingServer:
-    """`faults` are taken one a request: `429`, `503`, `500`, `401`, `400`, `cut`, `slow`, `hang`; then it is well."""
+    """`faults` are taken one a request: `429`, `503`, `500`, `401`, `400`, `told`, `cut`, `slow`, `hang`; then it is well."""
 
     model: str
     eos: int
@@ -69,6 +69,9 @@ class CountingServer:
         token = body["prompt"][-1]
         for place in range(body["max_tokens"]):
             token = self.eos if token >= COUNT_TO else token + 1
+            if place == 2 and fault == "told":
+                yield f"data: {json.dumps({'error': {'message': 'out of memory', 'code': 500}})}\n\n"
+                return
             if place == 2 and fault == "cut":
                 return
             if place == 2 and fault == "hang":

@@ -70,7 +70,7 @@ def test_requests_are_shared_and_end_at_eos(tiny_model: Path, servers: list[Coun
     assert completion.token_ids.tolist() == [*range(11, COUNT_TO + 1), EOS]
 
 
-@pytest.mark.parametrize("fault", ["429", "503", "500", "cut", "hang"])
+@pytest.mark.parametrize("fault", ["429", "503", "500", "told", "cut", "hang"])
 def test_a_request_is_asked_again_and_answered_once(
     tiny_model: Path, servers: list[CountingServer], fault: str
 ) -> None:
