@@ -195,8 +195,8 @@ async def get_json(server: Server, path: str) -> Any:
 def read_stream(request: Request, stream: StreamedRows) -> Callable[[httpx2.Response], Awaitable[Completion]]:
     """What reads a streamed answer into `stream`.
 
-    It raises _Broken where the stream ends before its end, or says that the server failed, and Refused where it says that
-    the request is at fault.
+    It raises _Broken where the stream ends before its end, or says that the server failed, and Refused where it says
+    that the request is at fault.
     """
 
     async def read(response: httpx2.Response) -> Completion:

@@ -18,7 +18,7 @@ COUNT_TO = 100  # then comes EOS
 
 @dataclass
 class CountingServer:
-    """`faults` are taken one a request: `429`, `503`, `500`, `401`, `400`, `told`, `cut`, `slow`, `hang`; then it is well."""
+    """`faults` are taken one a request: a status such as `429`, `told`, `cut`, `slow` or `hang`; then it is well."""
 
     model: str
     eos: int
