@@ -48,5 +48,6 @@ def _shown(report: PublishReport) -> PublishReport:
     name_run(f"publish {report.corpus}")
     publish_summary(report.corpus, "published", summary_of(report))
     if report.delivery is not None and report.delivery.address.startswith("http"):
-        link_to(report.delivery.address, f"{artifact_key(report.corpus)}-revision", f"{report.corpus}, published")
+        description = f"{report.corpus}, published as {report.delivery.revision}"
+        link_to(report.delivery.address, f"{artifact_key(report.corpus)}-revision", description)
     return report

@@ -3,166 +3,44 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from uuid import UUID
 
 import psutil
 import pytest
-import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import ArtifactFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from distill_data import open_corpus
 from distill_data.corpus.versions import list_tags, list_versions
-from distill_data.trace_store import TraceStore
 from flows.deployments import crash_automation, declare
 from flows.server import is_healthy, prefect_server
+from tests.flows.scheduling import (
+    NEVER,
+    Serve,
+    api,
+    ended,
+    free_port,
+    kill_group,
+    make_long,
+    parts,
+    read_run,
+    serve,
+    state_of,
+    store_of,
+    wait_for,
+)
+from tests.hub.server import running_hub
 from tests.pool.replay_job import committed
 
-QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "WARNING"}
-NEVER = "0 3 1 1 *"  # once a year: runs are started by hand
-Serve = Callable[..., "Served"]
-
-
-def wait_for(what: Callable[[], Any], seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-    return found
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of its own, with all services; the API's URL."""
-    home = tmp_path_factory.mktemp("prefect")
-    port = free_port()
-    environment = clean_environment() | QUIET | {"PREFECT_HOME": str(home), "PREFECT_SERVER_UI_ENABLED": "false"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        wait_for(lambda: server.poll() is not None or is_healthy(url), 300)
-        assert server.poll() is None, (home / "log").read_text()
-        with temporary_settings({PREFECT_API_URL: url}):
-            yield url
-    finally:
-        kill_group(server)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-
-
-def kill_group(process: subprocess.Popen[Any]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
-
-
-class Served:
-    """A `distill-data serve` at work."""
-
-    def __init__(self, process: subprocess.Popen[str], deployment: UUID) -> None:
-        self.process, self.deployment = process, deployment
-
-    def start_run(self) -> UUID:
-        """Start a run now, as the UI's button does."""
-        with get_client(sync_client=True) as client:
-            return client.create_flow_run_from_deployment(self.deployment).id
-
-    def runs(self) -> list[FlowRun]:
-        deployment = FlowRunFilter.model_validate({"deployment_id": {"any_": [self.deployment]}})
-        with get_client(sync_client=True) as client:
-            return client.read_flow_runs(flow_run_filter=deployment)
-
-    def engine(self) -> psutil.Process | None:
-        """The process of the run that is at work."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        found = [child for child in children if "prefect.engine" in " ".join(_command(child))]
-        return found[0] if found else None
-
-
-def _command(process: psutil.Process) -> list[str]:
-    with suppress(psutil.Error):
-        return process.cmdline()
-    return []
-
-
-def read_run(run: UUID) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        return client.read_flow_run(run)
-
-
-def ended(run: UUID, seconds: float = 300) -> FlowRun:
-    """The run once it has come to its end."""
-
-    def state() -> FlowRun | None:
-        found = read_run(run)
-        return found if found.state is not None and found.state.is_final() else None
-
-    return wait_for(state, seconds)
-
-
-def state_of(run: FlowRun) -> tuple[str, str]:
-    assert run.state is not None
-    return run.state.name or "", run.state.message or ""
-
-
-@pytest.fixture
-def serve(api: str, tmp_path: Path) -> Iterator[Serve]:
-    """Start `distill-data serve` on a config."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(job: dict[str, Any], *options: str, **environment: str) -> Served:
-        config = tmp_path / "config.yaml"
-        config.write_text(yaml.safe_dump(job), encoding="utf-8")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "distill_data.cli", "serve", str(config), "--json", *options],
-            env=clean_environment()
-            | QUIET
-            | {"PREFECT_API_URL": api, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
-            | environment,
-            stdout=subprocess.PIPE,
-            stderr=(tmp_path / "serve.log").open("ab"),
-            text=True,
-            start_new_session=True,
-        )
-        running.append(process)
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        text = ""
-        for line in lines:
-            text += line
-            if line == "}\n":
-                break
-        document = json.loads(text)
-        return Served(process, UUID(document["deployment"]))
-
-    yield start
-    for process in running:
-        kill_group(process)
+__all__ = ["api", "serve"]
 
 
 @pytest.fixture
@@ -186,24 +64,10 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     server.server_close()
 
 
-def store_of(job: dict[str, Any]) -> TraceStore:
-    return TraceStore(job["root"], next(Path(job["root"], "traces").iterdir()).name)
-
-
 def add_prompts(job: dict[str, Any], first: int, count: int) -> None:
     with Path(job["prompts"][0]["path"]).open("a", encoding="utf-8") as file:
         for number in range(first, first + count):
             file.write(json.dumps({"question": f"{number} mod 4?", "answer": str(number % 4)}) + "\n")
-
-
-def make_long(job: dict[str, Any]) -> None:
-    """The job as thousands of traces, one at a time, with a part every 20."""
-    job["teacher"] |= {"sampling": {"samples": 100}, "engine": {"max_model_len": 256, "max_num_seqs": 1}}
-    job["storage"] = {"flush_rows": 20}
-
-
-def parts(job: dict[str, Any]) -> list[Path]:
-    return list(Path(job["root"]).glob("traces/*/part-*.parquet"))
 
 
 def test_a_server_is_started_where_none_is_named_and_ends_again(
@@ -253,13 +117,7 @@ def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
     served = serve(job, HOOK=url)
     run = served.start_run()
     wait_for(lambda: len(parts(job)) >= 3, 300)
-    engine = served.engine()
-    assert engine is not None
-    workers = [child for child in engine.children() if "distill_data.teachers" in " ".join(_command(child))]
-    assert workers
-    for worker in workers:
-        worker.suspend()  # however fast the machine is, the run is in its middle
-
+    engine, workers = served.engine(), served.pause_workers()
     overlapping = ended(served.start_run())  # the first one is still at work
     assert state_of(overlapping) == ("Cancelled", "Deployment concurrency limit reached.")
     assert read_run(run).state.is_running()  # pyright: ignore
@@ -280,6 +138,51 @@ def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
     assert len(rows) == 4000 and set(rows.values()) == {1}  # nothing twice
     generated = int(state_of(again)[1].split(" rows, ")[1].split(" traces")[0].replace(",", ""))
     assert generated == 4000 - kept
+
+
+def test_with_queue_runs_wait_for_the_one_at_work_and_then_take_place(job: dict[str, Any], serve: Serve) -> None:
+    del job["student"]
+    job["schedule"] = {"cron": NEVER, "overlap": "queue"}
+    make_long(job, samples=40)
+    served = serve(job)
+    run = served.start_run()
+    wait_for(lambda: parts(job), 300)
+    workers = served.pause_workers()
+
+    queued = [served.start_run() for _ in range(2)]
+    for one in queued:
+        wait_for(lambda one=one: state_of(read_run(one))[0] == "AwaitingConcurrencySlot", 120)
+    assert state_of(read_run(run))[0] == "Running"
+    for worker in workers:
+        worker.resume()
+
+    done = [ended(one) for one in [run, *queued]]
+    assert [state_of(one)[0] for one in done] == ["Completed"] * 3
+    spans = sorted((str(one.start_time), str(one.end_time)) for one in done)
+    assert all(earlier[1] <= later[0] for earlier, later in pairwise(spans))
+    messages = [state_of(one)[1] for one in done]
+    assert messages[0].startswith("arithmetic@v1 is new; ")
+    assert all(message.startswith("arithmetic@v1 is up to date: nothing new; ") for message in messages[1:])
+    assert set(committed(store_of(job)).values()) == {1}
+
+
+def test_a_run_that_publishes_links_to_the_revision(job: dict[str, Any], serve: Serve, tmp_path: Path) -> None:
+    del job["student"]
+    job |= {"publish": {"to": "hf://org/arithmetic"}, "schedule": {"cron": NEVER}}
+    token = "hf_" + "plantedSecretPlantedSecret42"
+    with running_hub(token) as hub:
+        client = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1"}
+        served = serve(job, HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", **client)
+        run = ended(served.start_run())
+    assert state_of(run)[0] == "Completed", state_of(run)
+    repo = hub.repos["org/arithmetic"]
+    assert repo.tags == {"v1": repo.head}
+    wanted = ArtifactFilter.model_validate({"key": {"any_": ["arithmetic-v1-revision"]}})
+    with get_client(sync_client=True) as prefect:
+        (link,) = prefect.read_artifacts(artifact_filter=wanted)
+    address = f"{hub.url}/datasets/org/arithmetic/tree/v1"
+    assert link.data == f"[{address}]({address})"
+    assert link.description == f"arithmetic@v1, published as {repo.head}"
 
 
 def test_an_interrupted_serve_ends_its_run_and_pauses_its_schedule(job: dict[str, Any], serve: Serve) -> None:
