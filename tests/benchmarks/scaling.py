@@ -31,7 +31,7 @@ from tests.ray.nodes import Nodes
 from tests.tiny_model import make_tiny_model
 
 TOKENS_PER_SECOND = 2000.0  # of one replica
-SHARD_SIZE, FLUSH_ROWS = 8, 32
+SHARD_SIZE = 32
 ARMS = [("local", 1), ("local", 2), ("Ray", 1), ("Ray", 2)]
 GOAL = 0.95
 WORKERS, SHARDS, SHARD = 16, 1000, 256
@@ -50,7 +50,7 @@ def generate(folder: Path, model: Path, prompts: int, replicas: int, address: st
     if address is not None:
         engine["ray"] = {"address": address}
     teacher = {"engine": engine, "prompt_format": "text", "sampling": {"samples": 1, "max_tokens": 64}}
-    storage = {"shard_size": SHARD_SIZE, "flush_rows": FLUSH_ROWS}
+    storage = {"shard_size": SHARD_SIZE, "flush_rows": SHARD_SIZE}
     file = write_prompts(folder / "p.jsonl", prompts)
     build = plan(make_config(folder, model, file, teacher=teacher, storage=storage))
     _, report = generate_missing(build, lambda _: None)
