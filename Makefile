@@ -54,7 +54,7 @@ test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	|| $(BIN)/pytest -rA --last-failed --last-failed-no-failures none
 
-BENCHMARKS = overhead ceiling first_token memory kills soft_labels tried_layouts losses reading server_client filtering deduplication recipe republish tried_chunks
+BENCHMARKS = overhead ceiling first_token memory kills soft_labels tried_layouts losses reading server_client filtering deduplication recipe republish tried_chunks scaling
 bench: install-dev
 	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m tests.benchmarks.$$name; echo; done
 

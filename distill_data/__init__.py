@@ -50,7 +50,7 @@ trace_store    committed parts of one teacher: commit, index, read
 dead_letters   prompts that killed the engine, readable beside the parts
 lease          one build at a time per teacher
 teachers       vLLM here, on servers, or replay behind one protocol; the worker that owns it; the pool that feeds
-               workers; only teachers/vllm_*.py import vllm
+               workers; only teachers/vllm_*.py import vllm, only teachers/ray_pool.py imports ray
 verify         verifiers, each scores one answer against its prompt; the processes that they run in; their verdicts
 filters        drop rules and their reasons; duplicates; benchmarks that must not leak
 corpus         assemble a version, its manifest and card; open it; verify it

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from distill_data import config
@@ -139,9 +140,12 @@ def _generate(
 
 def work_of(build: BuildPlan) -> Work:
     """What is missing, as the pool of workers takes it; saves the prompts for them."""
-    root = Path(build.config.root)
+    root, missing = Path(build.config.root), build.plan.missing
+    as_sampled = sampled_as(build.config, build.prompts.table["source"], "max_tokens")
+    own = missing["max_tokens"].to_numpy()  # NaN: as sampled
     return Work(
-        missing=build.plan.missing,
+        missing=missing,
+        most_tokens=np.where(np.isnan(own), as_sampled[missing["prompt_row"].to_numpy()], own).astype(np.int64),
         prompt_ids=build.prompts.table["prompt_id"],
         prompts_path=save_prompts(build.prompts, root),
         storage=build.config.storage,

@@ -13,6 +13,8 @@ from contextlib import suppress
 
 import psutil
 
+from distill_data.session import close_pools
+
 COMMIT_SECONDS = 60.0
 
 
@@ -28,6 +30,7 @@ def leave_on_interrupt(say: Callable[[], object]) -> None:
         for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.terminate()
+        close_pools()  # also those whose workers are no children of this process
         psutil.wait_procs(children, timeout=COMMIT_SECONDS)
         if os.environ.get("PREFECT_API_URL"):
             raise KeyboardInterrupt

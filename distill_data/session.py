@@ -33,6 +33,13 @@ class _Early:
 
 
 _early: _Early | None = None
+_open_pools: list[TeacherPool] = []
+
+
+def close_pools() -> None:
+    """Let all workers of this process commit what they finished, and end them; for a process that is told to leave."""
+    for pool in list(_open_pools):
+        pool.close()
 
 
 @contextmanager
@@ -49,7 +56,7 @@ def early_session(settings: Config, verbose: bool) -> Iterator[None]:
             pool.start()
             _early = _Early(identity.teacher_id, pool, closing)
         except (DistillDataError, Busy):
-            pass  # the build meets the same, in its own order, and says so
+            closing.close()  # the build meets the same, in its own order, and says so
         try:
             yield
         finally:
@@ -94,13 +101,15 @@ def _session(
     verbose: bool,
 ) -> Iterator[TeacherPool]:
     store = TraceStore(settings.root, identity.teacher_id)
-    with teacher_lease(store.folder, wait=wait, say=say) as lock:
+    with teacher_lease(store.folder, wait=wait, say=say) as lease:
         job = TeacherJob(settings.teacher, identity.source)
-        pool = TeacherPool(job, Path(settings.root), lock=lock, verbose=verbose)
+        pool = TeacherPool(job, Path(settings.root), lease=lease, verbose=verbose)
+        _open_pools.append(pool)
         try:
             yield pool
         finally:
             pool.close()
+            _open_pools.remove(pool)
 
 
 def _looks_up_to_date(settings: Config) -> bool:

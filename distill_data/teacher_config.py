@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from distill_data.labels_config import TEXT_FIELD, Labels
 from distill_data.sampling_config import SamplingOverrides
@@ -140,6 +148,23 @@ class Reasoning(Section):
         return pattern
 
 
+class Ray(Section):
+    """Replicas as actors of a Ray cluster instead of processes on this machine.
+
+    `root`, and a model that is a folder, have to be the same on all nodes, as on a shared filesystem.
+    """
+
+    address: str = "auto"
+    """`HOST:PORT` of the cluster's head; `auto` is `RAY_ADDRESS`, else the cluster that this machine has joined. No
+    cluster is ever started here."""
+    num_cpus: NonNegativeFloat = 1.0
+    """CPUs that a replica asks Ray for."""
+    num_gpus: NonNegativeFloat | None = None
+    """GPUs of one node that a replica asks for. Left out: what its parallelism takes, 0 for `backend: replay`."""
+    resources: dict[str, PositiveFloat] = {}
+    """Custom resources that a replica asks for, such as `{h200: 1}`."""
+
+
 class Engine(Section):
     """How the teacher is run: never part of an id, so it may differ from machine to machine."""
 
@@ -149,7 +174,9 @@ class Engine(Section):
     max_num_seqs: PositiveInt = 64
     """Sequences decoded at once."""
     replicas: PositiveInt = 1
-    """Teacher workers on this machine, each with an engine of its own."""
+    """Teacher workers, each with an engine of its own: on this machine, or on the cluster that `ray` names."""
+    ray: Annotated[Ray | None, Field(exclude_if=lambda ray: ray is None)] = None
+    """Run the replicas on a Ray cluster; left out: on this machine."""
     tensor_parallel_size: PositiveInt = 1
     """GPUs per replica."""
     gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
@@ -181,6 +208,8 @@ class Engine(Section):
     @model_validator(mode="after")
     def _servers_have_engines_of_their_own(self) -> Engine:
         if self.servers is not None:
+            if self.ray is not None:
+                raise ValueError("servers and ray are two places for the teacher: leave one of them out")
             for key in ("tensor_parallel_size", "options", "enforce_eager"):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(

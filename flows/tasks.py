@@ -95,6 +95,8 @@ class ShownProgress:
 
 
 def _figures(progress: GenerationProgress) -> str:
+    if progress.waiting_for:
+        return f"waiting for {progress.waiting_for}"
     if not progress.workers_ready:
         return "starting the teacher again" if progress.restarts else "loading the teacher"
     rate = progress.tokens / progress.seconds if progress.seconds else 0.0

@@ -50,11 +50,14 @@ class _Conviction:
 class Dispatch:
     """The state of one generation run. Workers are numbered; a worker that is started again keeps its number."""
 
-    def __init__(self, prompt_rows: np.ndarray, shard_size: int) -> None:
-        """`prompt_rows`: int [N], the prompt of every trace that is missing."""
+    def __init__(self, prompt_rows: np.ndarray, shard_size: int, most_tokens: np.ndarray | None = None) -> None:
+        """`prompt_rows`: int [N], the prompt of every missing trace; `most_tokens`: int [N], how long each may get.
+
+        What may get longest is given out first: a long shard at the end would keep one worker and let the others wait.
+        """
         self._prompt_rows = prompt_rows
-        cuts = range(shard_size, len(prompt_rows), shard_size)
-        self._pending = deque(np.split(np.arange(len(prompt_rows)), list(cuts)))
+        order = np.arange(len(prompt_rows)) if most_tokens is None else np.argsort(-most_tokens, kind="stable")
+        self._pending = deque(np.split(order, list(range(shard_size, len(prompt_rows), shard_size))))
         self._suspects: deque[np.ndarray] = deque()  # both halves of a group before any quarter: soon one lives
         self._convictions: dict[int, _Conviction] = {}
         self._deaths: Counter[int] = Counter()
@@ -86,9 +89,11 @@ class Dispatch:
         if mine.alone and mine.uncommitted:
             return None
         mine.alone = False
-        if self._suspects and not mine.uncommitted:
-            mine.alone = True
-            return self._assign(mine, Assignment(self._suspects.popleft()))
+        while self._suspects and not mine.uncommitted:
+            group = self._without_convicted(self._suspects.popleft())
+            if len(group):
+                mine.alone = True
+                return self._assign(mine, Assignment(group))
         while self._pending:
             innocent = self._without_convicted(self._pending.popleft())
             if len(innocent):
@@ -140,8 +145,9 @@ class Dispatch:
     def _halve(self, worker: int, group: np.ndarray, cause: str) -> None:
         """A group of suspects killed its worker: one prompt is guilty, more are two smaller groups."""
         prompts = np.unique(self._prompt_rows[group])
-        if len(prompts) == 1:
-            self._convictions[int(prompts[0])] = _Conviction(worker, cause, group.tolist())
+        if len(prompts) == 1:  # another sample of it may have been convicted elsewhere meanwhile
+            conviction = self._convictions.setdefault(int(prompts[0]), _Conviction(worker, cause, []))
+            conviction.traces += group.tolist()
         elif len(prompts) > 1:
             first = np.isin(self._prompt_rows[group], prompts[: len(prompts) // 2])
             self._suspects += [group[first], group[~first]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from distill_data import config
@@ -15,10 +16,12 @@ from distill_data import config
 class Work:
     """What is missing and where it goes; see `messages.WorkerJob` for what a worker learns of it.
 
-    `missing` is the plan's; `prompt_ids` are those of the whole prompt set, saved at `prompts_path`.
+    `missing` is the plan's, and `most_tokens` (int [missing]) how long each of it may get; `prompt_ids` are those of
+    the whole prompt set, saved at `prompts_path`.
     """
 
     missing: pa.Table
+    most_tokens: np.ndarray
     prompt_ids: pa.ChunkedArray
     prompts_path: Path
     storage: config.Storage
@@ -64,6 +67,7 @@ class GenerationProgress:
     seconds: float  # since the first engine was ready; 0 while engines load
     workers_ready: int
     restarts: int
+    waiting_for: str = ""  # the place that workers wait for, where none has found one for a while
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The pool: the teacher workers of this machine, from the start of their engines to the end of their processes."""
+"""The pool: the workers of one teacher, from the start of their engines to the end of their processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from distill_data.lease import Lease
 from distill_data.teachers.generation import Budget, GenerationProgress, GenerationReport, Work
+from distill_data.teachers.handle import Handle
 from distill_data.teachers.messages import TeacherJob
+from distill_data.teachers.ray_pool import RayPlaces
 from distill_data.teachers.run import GenerationRun
 from distill_data.teachers.slot import Slot
-from distill_data.teachers.worker_handle import WorkerHandle
+from distill_data.teachers.worker_handle import WorkerHandle, log_of
 
 STOP_SECONDS = 60.0  # how long a worker may take to commit what it finished
 
@@ -18,13 +21,15 @@ STOP_SECONDS = 60.0  # how long a worker may take to commit what it finished
 class TeacherPool:
     """The workers of one teacher. `start` loads their engines; `run` gives them work; `close` ends them."""
 
-    def __init__(self, job: TeacherJob, root: Path, *, lock: int | None = None, verbose: bool = False) -> None:
-        """`lock` is a file descriptor that workers keep open for as long as they live."""
+    def __init__(self, job: TeacherJob, root: Path, *, lease: Lease, verbose: bool = False) -> None:
+        """Workers hold on to the lease for as long as they live."""
         self._job = job
         self._root = root
-        self._lock = lock
+        self._lease = lease
         self._verbose = verbose
         self._slots: list[Slot] = []
+        ray = job.teacher.engine.ray
+        self._places = None if ray is None else RayPlaces(ray, job.teacher, lease, verbose=verbose)
 
     def start(self, workers: int | None = None) -> None:
         """Start to load engines, one a worker, as many as the config says or fewer; returns at once."""
@@ -44,7 +49,7 @@ class TeacherPool:
         if all(slot.over for slot in self._slots):
             self._slots = []  # those of an earlier run
         self.start(-(-len(work.missing) // work.storage.shard_size))
-        return GenerationRun(self._slots, self._launch, work, budget).go(on_progress)
+        return GenerationRun(self._slots, self._launch, work, budget, self._where_to_run).go(on_progress)
 
     def close(self) -> None:
         """Let workers that still run commit what they finished, then end them."""
@@ -55,9 +60,21 @@ class TeacherPool:
         for handle in running:
             handle.end(max(0.1, deadline - time.monotonic()))
         self._slots = []
+        if self._places is not None:
+            self._places.leave()
 
     def _launch(self, slot: Slot) -> None:
-        engine = self._job.teacher.engine
-        handle = WorkerHandle(slot.number, engine, self._root, lock=self._lock, verbose=self._verbose)
+        handle = self._started(slot.number)
         handle.send(self._job)
-        slot.started(handle, engine, time.monotonic())
+        slot.started(handle, self._job.teacher.engine, time.monotonic())
+
+    def _started(self, number: int) -> Handle:
+        log = log_of(self._root.absolute(), number)
+        if self._places is not None:
+            return self._places.start(number, log)
+        engine = self._job.teacher.engine
+        return WorkerHandle(number, engine, log, lock=self._lease.descriptor, verbose=self._verbose)
+
+    def _where_to_run(self, slots: list[Slot]) -> str:
+        waiting = [slot.handle.waiting for slot in slots if slot.handle is not None]
+        return self._places.lacking(len(waiting)) if self._places is not None and waiting and all(waiting) else ""

@@ -34,16 +34,28 @@ _LOOK_SECONDS = 0.5  # between looks at clocks
 
 
 class GenerationRun:
-    """One run over a pool's slots, some of which may have been started before; `launch` starts a slot's process."""
+    """One run over a pool's slots, some of which may have been started before.
 
-    def __init__(self, slots: list[Slot], launch: Callable[[Slot], None], work: Work, budget: Budget) -> None:
+    `launch` starts a slot's process; `where_to_run` says what slots lack that have been without one for a while.
+    """
+
+    def __init__(
+        self,
+        slots: list[Slot],
+        launch: Callable[[Slot], None],
+        work: Work,
+        budget: Budget,
+        where_to_run: Callable[[list[Slot]], str] = lambda _: "",
+    ) -> None:
         self._slots = slots
         self._launch = launch
+        self._where_to_run = where_to_run
         self._work = work
         self._budget = budget
-        self._job = WorkerJob(work.storage, work.root, work.teacher_id, work.ingredients, work.prompts_path)
+        root, prompts_path = work.root.absolute(), work.prompts_path.absolute()  # a worker may run elsewhere
+        self._job = WorkerJob(work.storage, root, work.teacher_id, work.ingredients, prompts_path)
         self._prompt_rows = work.missing["prompt_row"].to_numpy()
-        self._dispatch = Dispatch(self._prompt_rows, work.storage.shard_size)
+        self._dispatch = Dispatch(self._prompt_rows, work.storage.shard_size, work.most_tokens)
         self._store = TraceStore(work.root, work.teacher_id)
         self._known_parts = set(self._store.parts())
         self._committed_traces = self._committed_tokens = self._parts = 0
@@ -207,6 +219,7 @@ class GenerationRun:
             seconds=0.0 if self._ready_at is None else time.monotonic() - self._ready_at,
             workers_ready=sum(slot.load_seconds is not None for slot in self._slots if slot.handle),
             restarts=self._restarts,
+            waiting_for=self._where_to_run(self._slots),
         )
 
     def _report(self, now: float) -> GenerationReport:

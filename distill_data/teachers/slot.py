@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill_data.teacher_config import Engine
+from distill_data.teachers.handle import Handle
 from distill_data.teachers.messages import Progress
-from distill_data.teachers.worker_handle import WorkerHandle
 
 LOADS = 3  # failed starts in a row, after which a place is given up
 BARREN_DEATHS = 12  # in a row, too; to find one poison prompt takes 5 at most, four that are neighbours 11
@@ -21,7 +21,7 @@ class Slot:
     """Times are those of the monotonic clock. `handle` is None before the first start and between two."""
 
     number: int
-    handle: WorkerHandle | None = None
+    handle: Handle | None = None
     start_at: float | None = 0.0  # None: it is not to be started (again)
     started_at: float = 0.0
     load_seconds: float | None = None  # None while the engine loads
@@ -46,7 +46,7 @@ class Slot:
         """By this process, in the engine or out of it."""
         return self.progress.tokens + self.progress.tokens_in_flight
 
-    def started(self, handle: WorkerHandle, engine: Engine, now: float) -> None:
+    def started(self, handle: Handle, engine: Engine, now: float) -> None:
         """A new process fills the place."""
         self.handle, self.engine, self.log = handle, engine, handle.log
         self.start_at, self.cause = None, ""
@@ -62,6 +62,8 @@ class Slot:
 
     def hangs(self, now: float, *, busy: bool) -> bool:
         """Whether its engine should have been up by now, or produced something for what it is busy with."""
+        if self.handle is not None and self.handle.waiting:
+            self.started_at = self.moved_at = now
         if self.load_seconds is None and now - self.started_at > self.engine.load_seconds:
             self.cause = f"the engine was not up after {self.engine.load_seconds:g} s (engine.load_seconds)"
             return True

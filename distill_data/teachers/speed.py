@@ -10,7 +10,7 @@ from pathlib import Path
 from distill_data.errors import TeacherError
 from distill_data.records import Prompt
 from distill_data.teachers.messages import TeacherJob
-from distill_data.teachers.worker_handle import WorkerHandle
+from distill_data.teachers.worker_handle import WorkerHandle, log_of
 
 _MODULE = "distill_data.teachers.speed_process"
 
@@ -43,7 +43,7 @@ def measure_speed(job: TeacherJob, prompts: list[Prompt], seconds: float, root: 
         TeacherError: the engine cannot be started, dies or hangs.
     """
     engine = job.teacher.engine
-    handle = WorkerHandle(0, engine, root, lock=None, verbose=verbose, module=_MODULE)
+    handle = WorkerHandle(0, engine, log_of(root, 0), lock=None, verbose=verbose, module=_MODULE)
     try:
         handle.send(SpeedJob(job, prompts, seconds))
         deadline = time.monotonic() + engine.load_seconds + engine.hang_seconds + 2 * seconds

@@ -22,15 +22,22 @@ from distill_data.teacher_config import Engine
 WORKER = "distill_data.teachers.worker_process"
 
 
+def log_of(root: Path, number: int) -> Path:
+    """Where worker `number` of this process's pool writes what its engine says."""
+    return root / "logs" / f"worker-{os.getpid()}-{number}.log"
+
+
 class WorkerHandle:
     """One running worker; `number` is its place in the pool, and decides its GPUs."""
 
+    waiting = False  # for a place to run at
+
     def __init__(
-        self, number: int, engine: Engine, root: Path, *, lock: int | None, verbose: bool, module: str = WORKER
+        self, number: int, engine: Engine, log: Path, *, lock: int | None, verbose: bool, module: str = WORKER
     ) -> None:
         """Start the process, of this module. `lock` is a file descriptor that it keeps open for as long as it lives."""
         self.connection, theirs = Pipe()
-        self.log = root / "logs" / f"worker-{os.getpid()}-{number}.log"
+        self.log = log
         kept = [descriptor for descriptor in (theirs.fileno(), lock) if descriptor is not None]
         with _log_file(self.log) as file:
             self._process = subprocess.Popen(

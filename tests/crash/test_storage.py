@@ -23,7 +23,7 @@ from distill_data.errors import CorpusError, DistillDataError, TraceStoreError
 from distill_data.prompts import PromptSet, load_prompts, save_prompts
 from distill_data.teacher_config import Engine
 from distill_data.teachers.generation import GenerationProgress
-from distill_data.teachers.worker_handle import WorkerHandle
+from distill_data.teachers.worker_handle import WorkerHandle, log_of
 from distill_data.trace_store import TraceStore
 from tests.crash.small_disk import Disk, Limit, Tmpfs
 from tests.pool.replay_job import committed, make_config, plan, wanted, write_prompts
@@ -95,7 +95,7 @@ def test_dead_letters_that_find_no_room_leave_no_half_line(disk: Disk) -> None:
 
 def test_a_worker_of_a_root_that_vanished_is_not_started(tmp_path: Path) -> None:
     with pytest.raises(TraceStoreError, match=r"cannot write .*/logs/worker-.*: No such file or directory: .*root:"):
-        WorkerHandle(0, Engine(), tmp_path / "gone", lock=None, verbose=False)
+        WorkerHandle(0, Engine(), log_of(tmp_path / "gone", 0), lock=None, verbose=False)
     assert list(tmp_path.iterdir()) == []
 
 

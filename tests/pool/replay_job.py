@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from distill_data.build import BuildPlan, plan_build
 from distill_data.config import Config
+from distill_data.lease import Lease
 from distill_data.models import load_tokenizer
 from distill_data.planning import shard_of
 from distill_data.prompts import load_prompts
@@ -74,7 +75,7 @@ def part_rows(store: TraceStore) -> list[int]:
 class InlinePool:
     """Stands in for the pool of processes: the same worker, in this process, on the replay teacher."""
 
-    def __init__(self, job: TeacherJob, root: Path, *, lock: int | None = None, verbose: bool = False) -> None:
+    def __init__(self, job: TeacherJob, root: Path, *, lease: Lease | None = None, verbose: bool = False) -> None:
         self.job = job
         self.teacher: Any = ReplayTeacher(load_tokenizer(job.source), job.teacher)
         self.messages: list[Any] = []

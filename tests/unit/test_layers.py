@@ -83,6 +83,7 @@ def test_the_order_names_every_module() -> None:
         ("vllm", "distill_data/teachers/vllm_"),
         ("prefect", "flows/"),
         ("numba", "distill_data/compiled.py"),
+        ("ray", "distill_data/teachers/ray_pool.py"),
     ],
 )
 def test_one_place_imports(package: str, only: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from distill_data.build import assemble_version, generate_missing
 from distill_data.config import Config
+from distill_data.errors import TeacherError
 from distill_data.lease import teacher_lease
 from distill_data.session import early_session
 from tests.pool.replay_job import InlinePool, make_config, plan, write_prompts
@@ -91,6 +92,20 @@ def test_a_model_that_is_not_there_is_left_to_the_build_to_say(config: Config, c
     teacher = config.teacher.model_copy(update={"model": "/no/such/model"})
     with early_session(config.model_copy(update={"teacher": teacher}), verbose=False):
         assert calls == []
+
+
+def test_workers_that_cannot_be_started_early_leave_the_lease_to_the_build(
+    config: Config, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: WatchedPool) -> None:
+        raise TeacherError("there is no Ray cluster")
+
+    monkeypatch.setattr(WatchedPool, "start", start)
+    leave = config.storage.model_copy(update={"when_busy": "leave"})
+    with early_session(config, verbose=False):
+        _, report = generate_missing(plan(config.model_copy(update={"storage": leave})), lambda _: None)
+    assert report.paused is None and report.traces > 0
+    assert calls == ["close", "run", "close"]
 
 
 def test_a_build_with_another_teacher_does_not_take_it(config: Config, calls: list[str]) -> None:

@@ -181,3 +181,42 @@ def test_a_part_may_be_durable_before_its_traces_are_told_of() -> None:
     dispatch.committed(0, [0])
     dispatch.moved(0, [], [0])
     assert dispatch.finished == 1
+
+
+def test_two_samples_of_one_prompt_that_kill_two_workers_alone_are_both_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("distill_data.teachers.dispatch.DEATHS_OF_A_SUSPECT", 1)
+    dispatch = Dispatch(np.array([0, 0]), shard_size=1)
+    for _ in ("together with others", "alone"):
+        for worker in (0, 1):
+            assignment = dispatch.next_for(worker)
+            assert assignment is not None and assignment.cause is None
+            dispatch.moved(worker, assignment.traces.tolist(), [])
+        for worker in (0, 1):
+            dispatch.died(worker, f"cause {worker}")
+    letters = dispatch.next_for(1)
+    assert letters is not None and letters.cause == "cause 0" and letters.traces.tolist() == [0, 1]
+    dispatch.committed(1, [0, 1])
+    assert (dispatch.uncommitted, dispatch.dead_letters) == (0, 2)
+
+
+def test_a_convicted_prompts_other_sample_is_not_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill_data.teachers.dispatch.DEATHS_OF_A_SUSPECT", 1)
+    dispatch = Dispatch(np.array([0, 0]), shard_size=1)
+    for worker in (0, 1):
+        assert dispatch.next_for(worker) is not None
+        dispatch.moved(worker, [worker], [])
+    for worker in (0, 1):
+        dispatch.died(worker, "killed")
+    assert dispatch.next_for(0) is not None
+    dispatch.moved(0, [0], [])
+    dispatch.died(0, "killed")
+    letters = dispatch.next_for(0)
+    assert letters is not None and letters.cause == "killed" and sorted(letters.traces.tolist()) == [0, 1]
+
+
+def test_what_may_get_longest_is_given_out_first_and_the_rest_as_planned() -> None:
+    dispatch = Dispatch(np.arange(6), shard_size=2, most_tokens=np.array([8, 8, 64, 8, 64, 512]))
+    given = [dispatch.next_for(0) for _ in range(3)]
+    assert [one.traces.tolist() for one in given if one] == [[5, 2], [4, 0], [1, 3]]

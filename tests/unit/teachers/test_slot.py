@@ -12,6 +12,7 @@ class Handle:
     """A process that does nothing."""
 
     log = Path("worker.log")
+    waiting = False
 
 
 def started(engine: Engine | None = None, now: float = 100.0) -> Slot:
