@@ -35,7 +35,8 @@ def rows(found: Evaluation) -> list[Row]:
         ("calibration error", lambda model: _number(model.calibration_error, "{:.3f}")),
         *((f"{task} {metric}", partial(_of_task, task, metric)) for task, metric in tasks),
         ("parameters", lambda model: f"{model.cost.parameters:,}"),
-        ("weights", lambda model: f"{model.cost.bytes / 1e6:,.1f} MB, {model.cost.dtype}"),
+        ("weights on disk", lambda model: f"{model.cost.bytes / 1e6:,.1f} MB"),
+        ("answers in", lambda model: model.cost.dtype),
         ("tokens/s", lambda model: "" if (speed := model.cost.speed) is None else f"{speed.tokens_per_second:,.0f}"),
         ("engine's memory", lambda model: "" if (speed := model.cost.speed) is None else _gigabytes(speed)),
     ]
