@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,11 @@ def completions(teacher: Any, requests: list[Request]) -> dict[str, Completion]:
     return found
 
 
+def answers_here(model: Path, settings: dict[str, Any], requests: list[Request]) -> dict[str, Completion]:
+    """What an engine in this process answers."""
+    return completions(VllmTeacher(model, Teacher.model_validate(settings)), requests)
+
+
 @pytest.mark.parametrize("mode", ["score", "classify"])
 def test_scores_and_labels_are_those_of_an_engine_here(tiny_model: Path, server: VllmServer, mode: str) -> None:
     labels = {"labels": {"one": "A", "two": "Big", "three": "Bit"}} if mode == "classify" else {}
@@ -75,7 +82,6 @@ def test_scores_and_labels_are_those_of_an_engine_here(tiny_model: Path, server:
     there = ServerTeacher(
         resolve_model(str(tiny_model)), Teacher.model_validate(common | soft | {"engine": through(server)})
     )
-    here = VllmTeacher(tiny_model, Teacher.model_validate(common | soft | {"engine": engine_of()}))
     tokenizer = there.tokenizer
     requests = []
     for number, text in enumerate(TEXTS[:4]):
@@ -83,7 +89,10 @@ def test_scores_and_labels_are_those_of_an_engine_here(tiny_model: Path, server:
         scored = after if mode == "score" else None
         asked = [tokenizer(word)["input_ids"] for word in ("A", "Big", "Bit")] if mode == "classify" else None
         requests.append(Request(str(number), prompt, 0, Sampling(), scored, asked))
-    expected, found = completions(here, requests), completions(there, requests)
+    settings = common | soft | {"engine": engine_of()}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # an engine takes the process that it is in
+        expected = apart.submit(answers_here, tiny_model, settings, requests).result()
+    found = completions(there, requests)
     for name, completion in found.items():
         assert completion.token_ids.tolist() == expected[name].token_ids.tolist()
         np.testing.assert_allclose(completion.sampled_logprobs, expected[name].sampled_logprobs, atol=NATS)
