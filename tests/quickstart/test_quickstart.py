@@ -90,8 +90,8 @@ def test_both_families_load_with_plain_datasets_row_by_row(first: Ran) -> None:
     )
 
 
-def test_soft_labels_of_the_bfloat16_teacher_agree_with_transformers(first: Ran) -> None:
-    """bfloat16 layers in two implementations: most positions agree to a few hundredths of a nat, none by chance."""
+def test_soft_labels_agree_with_transformers(first: Ran) -> None:
+    """Two implementations of the same float32 layers."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -99,18 +99,16 @@ def test_soft_labels_of_the_bfloat16_teacher_agree_with_transformers(first: Ran)
 
     settings = load_config(REPOSITORY / "configs" / "quickstart.yaml")
     folder = local_model_folder(resolve_model(settings.teacher.model))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     rows = open_corpus("quickstart", first.root).table("soft_labels").slice(0, 8).to_pylist()
     differences = []
     for row in rows:
         prompt, completion = row["prompt_token_ids"], row["completion_token_ids"]
         with torch.inference_mode():
-            hidden = model.model(torch.tensor([prompt + completion])).last_hidden_state[0, len(prompt) - 1 : -1]
-            logprobs = (hidden.float() @ model.lm_head.weight.float().T).log_softmax(-1)
+            logprobs = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         expected = logprobs[torch.arange(len(completion)), torch.tensor(completion)].numpy()
         differences.append(np.abs(np.array(row["sampled_logprobs"]) - expected))
-    difference = np.concatenate(differences)
-    assert np.median(difference) < 0.05 and np.quantile(difference, 0.95) < 0.3
+    assert np.concatenate(differences).max() < 1e-2
 
 
 def test_running_it_again_does_nothing(first: Ran) -> None:
