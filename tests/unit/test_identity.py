@@ -163,6 +163,7 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "engine.cpu_kv_cache_gib": (9, False),
     "engine.enforce_eager": (True, False),
     "engine.ray": ({"address": "head:6379", "num_gpus": 2.0, "resources": {"h200": 1.0}}, False),
+    "engine.servers": ({"urls": ["http://gpu-1:8000/v1"]}, False),
     "engine.options": ({"block_size": 16}, False),
 }
 
