@@ -36,11 +36,14 @@ def weights_cost(entrant: Entrant) -> Cost:
 
 
 def timed(cost: Cost, entrant: Entrant, prompts: PromptSet, seconds: float, *, verbose: bool) -> Cost:
-    """The same with what the entrant's engine does, on these prompts, in the config's engine settings.
+    """The same with what the entrant's engine does, on these prompts, in the config's engine settings; as it is where
+    servers run it, which others may be asking too.
 
     Raises:
         TeacherError: the engine dies.
     """
+    if entrant.config.teacher.engine.servers is not None:
+        return cost
     teacher = entrant.config.teacher.model_copy(update={"soft_labels": NO_SOFT_LABELS})
     job = TeacherJob(teacher, identify_teacher(teacher).source)
     asked = table_to_prompts(prompts.table)

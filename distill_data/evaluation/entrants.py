@@ -87,6 +87,7 @@ def _entrant(plan: StudentPlan, role: Role, model: Baseline) -> Entrant:
         "dtype": plan.student.evaluate.dtype or saved_dtype(folder) or plan.config.teacher.dtype,
         "quantization": None,
         "soft_labels": NO_SOFT_LABELS,
+        "engine": plan.config.teacher.engine.model_copy(update={"servers": None}),  # they run the teacher
     }
     entrant = Entrant(model.name, role, _asked(plan, changes), source, folder)
     if plan.config.teacher.sampling.stop_token_ids and not has_the_corpus_tokens(entrant, plan):

@@ -127,4 +127,5 @@ def _engine(engine: Engine, folder: Path) -> Engine:
     """The teacher's engine for a small model: on one device a replica, in a context that the student has."""
     context = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
     lengths = [length for length in (engine.max_model_len, context) if length is not None]
-    return engine.model_copy(update={"tensor_parallel_size": 1, "max_model_len": min(lengths, default=None)})
+    here = {"servers": None, "tensor_parallel_size": 1}  # servers run the teacher
+    return engine.model_copy(update={**here, "max_model_len": min(lengths, default=None)})

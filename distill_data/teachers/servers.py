@@ -38,6 +38,10 @@ class _Broken(Exception):
     """A server broke while it answered."""
 
 
+class _Busy(_Broken):
+    """A server wants to be left alone for a while."""
+
+
 @dataclass
 class Server:
     """One server; times are those of the monotonic clock."""
@@ -94,14 +98,16 @@ class ServerFleet:
             Refused: the request is one that servers do not take, or ATTEMPTS of them broke with it.
             TeacherError: no server is left, or none lets us in.
         """
-        why = ""
-        for _ in range(ATTEMPTS):
+        broken: list[str] = []
+        while len(broken) < ATTEMPTS:
             async with self._free_server() as server:
                 try:
                     return await ask_server(server, body, read)
+                except _Busy:
+                    continue
                 except (httpx2.TransportError, _Broken) as error:
-                    why = self._lost(server, error)
-        raise Refused(f"{ATTEMPTS} servers broke with it, at last {why}")
+                    broken.append(self._lost(server, error))
+        raise Refused(f"{ATTEMPTS} servers broke with it, at last {broken[-1]}")
 
     @asynccontextmanager
     async def _free_server(self) -> AsyncIterator[Server]:
@@ -156,25 +162,23 @@ class ServerFleet:
 
 
 async def ask_server(server: Server, body: dict[str, Any], read: Callable[[httpx2.Response], Awaitable[Any]]) -> Any:
-    """Ask one server for a completion, and wait as often as it says that it is busy.
+    """Ask one server for a completion; one that is busy is then paused for as long as it says.
 
     Raises:
         Refused: it does not take this request.
         TeacherError: it does not let us in.
-        httpx2.TransportError, _Broken: it is gone, or an error of its own came.
+        httpx2.TransportError, _Broken: it is gone, or busy, or an error of its own came.
     """
-    while True:
-        async with server.client.stream("POST", "/completions", content=orjson.dumps(body)) as response:
-            if response.status_code == 200:
-                server.busy_answers = 0
-                return await read(response)
-            await response.aread()
-        if response.status_code not in _BUSY:
-            raise _failure(server, response)
-        pause = _pause(response, server.busy_answers)
-        server.busy_answers += 1
-        server.paused_until = time.monotonic() + pause
-        await asyncio.sleep(pause)
+    async with server.client.stream("POST", "/completions", content=orjson.dumps(body)) as response:
+        if response.status_code == 200:
+            server.busy_answers = 0
+            return await read(response)
+        await response.aread()
+    if response.status_code not in _BUSY:
+        raise _failure(server, response)
+    server.paused_until = time.monotonic() + _pause(response, server.busy_answers)
+    server.busy_answers += 1
+    raise _Busy(f"{response.status_code}: busy")
 
 
 async def get_json(server: Server, path: str) -> Any:
