@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from distill_data.evaluation.answers import judge_answers, plan_answers
 from distill_data.evaluation.asked import held_out_prompts
 from distill_data.evaluation.cost import timed, weights_cost
 from distill_data.evaluation.entrants import entrants
+from distill_data.servers_config import Servers
 from distill_data.student.job import plan_student, train
 from tests.engine.conftest import engine_of
 from tests.pool.replay_job import plan
@@ -78,3 +80,9 @@ def test_engines_answer_as_each_model_and_are_timed(tmp_path: Path) -> None:
     assert cost.speed is not None and cost.speed.tokens_per_second > 50 and cost.speed.peak_memory_bytes > 1e8
     assert cost.parameters == json.loads((job.folder / "training.json").read_text())["parameters"]
     assert cost.bytes > 4 * cost.parameters and cost.dtype == "float32"
+    engine = config.teacher.engine.model_copy(update={"servers": Servers(urls=["http://gpu-1:8000/v1"])})
+    served = config.model_copy(update={"teacher": config.teacher.model_copy(update={"engine": engine})})
+    teacher, *others = entrants(replace(job, config=served))
+    assert teacher.config.teacher.engine.servers is not None
+    assert [one.config.teacher.engine.servers for one in others] == [None, None]
+    assert timed(cost, teacher, prompts, 0.5, verbose=False) == cost

@@ -22,6 +22,7 @@ from distill_data.prompts import PromptSet, load_prompts
 from distill_data.rounds import RoundsReport, Standing, Watch, begin, loop, play_round, report_rounds, rounds_summary
 from distill_data.rounds.answers import trained_on
 from distill_data.rounds_config import Rounds
+from distill_data.servers_config import Servers
 from distill_data.teacher_identity import identify_teacher
 from distill_data.teachers.generation import NO_BUDGET, Budget
 from distill_data.trace_store import TraceStore
@@ -234,6 +235,15 @@ def test_a_student_answers_in_the_context_that_it_has(played: Played) -> None:
     assert teacher.engine.max_model_len == 128
     assert teacher.sampling.temperature == 1.0 and teacher.sampling.samples == 2
     assert identify_teacher(teacher).teacher_id != identify_teacher(settings.teacher).teacher_id
+
+
+def test_a_student_does_not_answer_from_the_teachers_servers(played: Played) -> None:
+    from distill_data.rounds.jobs import plan_answers
+
+    settings, standing, _ = played
+    engine = settings.teacher.engine.model_copy(update={"servers": Servers(urls=["http://gpu-1:8000/v1"])})
+    served = settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"engine": engine})})
+    assert plan_answers(served, 1, standing.student, standing.asked).config.teacher.engine.servers is None
 
 
 def test_nothing_held_out_is_refused(tiny_model: Path, tmp_path: Path) -> None:
