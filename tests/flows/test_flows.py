@@ -99,6 +99,24 @@ def test_runs_and_artifacts_are_named_after_corpus_and_version(settings: Config)
     assert artifact("generation") == 100.0
 
 
+def test_rounds_follow_the_training_once_and_are_shown(job: dict[str, Any]) -> None:
+    job["rounds"] = {"count": 2, "steps": 2, "learning_rate": 1e-3}
+    settings = Config.model_validate(job)
+    first = distill(settings)
+    assert first.student is not None and first.rounds is not None and first.rounds.paused is None
+    corpora = [result.corpus for result in first.rounds.rounds]
+    assert corpora == ["arithmetic@v1", "arithmetic-rounds@v1", "arithmetic-rounds@v2"]
+    assert Path(first.rounds.path) == Path(job["root"], "students", first.rounds.rounds[-1].student)
+    assert "rounds arithmetic@v1" in run_names()
+    shown = artifact("arithmetic-v1-rounds")
+    assert all(f"{result.held_out.kl:.3f}" in shown for result in first.rounds.rounds)
+
+    again = distill(settings)
+    assert again.rounds is not None and again.rounds.generated_traces == 0
+    assert again.rounds.rounds == first.rounds.rounds
+    assert open_corpus("arithmetic-rounds", job["root"]).version == 2
+
+
 def test_more_samples_generate_only_the_new_ones(job: dict[str, Any]) -> None:
     del job["student"]
     build_corpus(Config.model_validate(job))
