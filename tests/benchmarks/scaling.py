@@ -69,7 +69,7 @@ def measure(folder: Path, prompts: int, rounds: int) -> dict[str, Any]:
     """Seconds of every arm, of runs in turn: with engines up, and of the start before."""
     os.environ.update(environment("paced", **{RATE: str(TOKENS_PER_SECOND)}))
     model = make_tiny_model(folder / "model")
-    nodes = Nodes()
+    nodes = Nodes({})
     nodes.add()
     seconds: dict[str, list[float]] = {f"{where} {count}": [] for where, count in ARMS}
     starts: dict[str, list[float]] = {name: [] for name in seconds}

@@ -24,20 +24,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ray") / "finished"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(finished: Path) -> Iterator[Nodes]:
-    path = os.pathsep.join([str(Path(__file__).parent / "site"), str(PROJECT)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", path)
-        patch.setenv("IN_WORKERS", str(finished.with_name("code")))
-        patch.setenv("FINISHED", str(finished))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        nodes = Nodes()
-        try:
-            nodes.add()
-            yield nodes
-        finally:
-            nodes.close()
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "site"), str(PROJECT)]),
+        "IN_WORKERS": str(finished.with_name("code")),
+        "FINISHED": str(finished),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    nodes = Nodes(environment)
+    try:
+        nodes.add()
+        yield nodes
+    finally:
+        nodes.close()
 
 
 @pytest.fixture

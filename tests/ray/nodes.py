@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
+
+import pytest
 
 STARTS = 4  # of a node on a busy machine
 MEMORY = 80 << 20  # bytes of a node's object store, about the least that Ray takes
 
 
 class Nodes:
-    """The cluster's nodes, each a raylet of its own on this machine."""
+    """The cluster's nodes, each a raylet of its own on this machine; only they have `environment`."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         from ray.cluster_utils import Cluster
 
+        self._environment = environment
         self._cluster: Any = Cluster()
         self.add(pair=1)
         self.address: str = self._cluster.address
 
     def add(self, **resources: float) -> Any:
         """Another node, with one CPU. A raylet gives up after 15 seconds without its agents: then it is tried again."""
-        for attempt in range(STARTS):
-            try:
-                return self._cluster.add_node(**_small(), num_cpus=1, resources=resources)
-            except Exception:
-                if attempt == STARTS - 1:
-                    raise
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._environment.items():
+                patch.setenv(name, value)
+            for attempt in range(STARTS):
+                try:
+                    return self._cluster.add_node(**_small(), num_cpus=1, resources=resources)
+                except Exception:
+                    if attempt == STARTS - 1:
+                        raise
 
     def remove(self, node: Any) -> None:
         """End a node with everything on it, as a machine does that loses its power."""
