@@ -3,7 +3,7 @@
 Soft labels are flat arrays with BYTE_STREAM_SPLIT; README's "Soft labels" has what that and other layouts take.
 Published files are compressed harder than parts: 2 % smaller at two fifths of the speed, which still is some 400,000
 tokens a second. Content-defined chunking cuts pages by content, so that a later version of a corpus shares most of its
-bytes. Every page carries a checksum.
+bytes; pages of soft labels are cut by traces instead (`distill_data.corpus.cuts`). Every page carries a checksum.
 """
 
 from __future__ import annotations

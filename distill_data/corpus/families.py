@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, rows_of, slices
+from distill_data.corpus import cuts
+from distill_data.corpus.assembly import Assembly, AssemblyProgress, Progress, rows_of
 from distill_data.corpus.manifest import FileFacts
 from distill_data.corpus.rows import as_traces, dropped_prompt_rows, schema_of, soft_label_rows, trace_rows
 from distill_data.corpus.statistics import LabelTally, tally
@@ -65,7 +67,7 @@ def _write_pair(job: Assembly, paths: list[Path], rows: pa.Table) -> LabelTally:
             light = as_traces(job, trace_rows(job, decisions, part))
             heavy = soft_label_rows(light, part)
             traces.write_table(light)
-            soft_labels.write_table(heavy)
+            soft_labels.write_table(cuts.in_pages(heavy, *_hashes_and_tokens(decisions)))
             labels += tally(heavy)
     return labels
 
@@ -81,7 +83,14 @@ def _write_rejected(job: Assembly, folder: Path, rows: pa.Table) -> None:
 
 
 def _read(job: Assembly, rows: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """(rows of the store, their decisions) in slices of bounded memory."""
-    for piece in slices(rows["completion_tokens"].to_numpy()):
+    """(rows of the store, their decisions with the column `hash`), a row group each."""
+    prompt_ids = job.prompts.table["prompt_id"].take(rows["prompt_row"])
+    rows = rows.append_column("hash", pa.array(cuts.hashes(prompt_ids, rows["sample_index"])))
+    for piece in cuts.row_groups(*_hashes_and_tokens(rows)):
         decisions = rows_of(rows, piece)
         yield job.store.read(decisions.select(["part", "row"])), decisions
+
+
+def _hashes_and_tokens(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """What cuts are made by."""
+    return rows["hash"].to_numpy(), rows["completion_tokens"].to_numpy()

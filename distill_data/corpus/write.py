@@ -20,7 +20,7 @@ from distill_data.config import Config
 from distill_data.corpus.assembly import Assembly
 from distill_data.corpus.manifest import FileFacts
 from distill_data.parquet import METADATA_KEY, write_options
-from distill_data.records import SCHEMA_VERSION
+from distill_data.records import SCHEMA_VERSION, SOFT_LABELS_SCHEMA
 from distill_data.soft_labels import MANTISSA_BITS
 
 ALIGNMENT = "entry t describes the distribution that produced completion token t"
@@ -30,6 +30,13 @@ ESTIMATOR = (
     "a token is kept with probability min(1, draws x p): max(exp(support_logprobs), 1 / draws) for kept ones and 0 for "
     "others is the distribution in expectation; nothing is renormalised"
 )
+# A page is full with its first value, and the writer looks only at the end of what it is given at once.
+PAGE_PER_CHUNK = {
+    "write_page_index": True,
+    "use_content_defined_chunking": False,
+    "data_page_size": 1,
+    "write_batch_size": 1 << 30,
+}
 
 
 def file_metadata(job: Assembly) -> dict[str, Any]:
@@ -73,11 +80,15 @@ def public_model_name(reference: str) -> str:
 
 @contextmanager
 def parquet_writer(path: Path, schema: pa.Schema, metadata: dict[str, Any]) -> Iterator[pq.ParquetWriter]:
-    """A writer of one file that is on disk when the block ends; each table written is one row group."""
+    """A writer of one file that is on disk when the block ends; each table written is one row group.
+
+    Every chunk of a table of soft labels is a page of each of its columns; see `distill_data.corpus.cuts`.
+    """
+    options = write_options(schema) | (PAGE_PER_CHUNK if schema == SOFT_LABELS_SCHEMA else {})
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
-        with pq.ParquetWriter(file, schema.with_metadata({METADATA_KEY: text}), **write_options(schema)) as writer:
+        with pq.ParquetWriter(file, schema.with_metadata({METADATA_KEY: text}), **options) as writer:
             yield writer
         file.flush()
         os.fsync(file.fileno())

@@ -207,7 +207,7 @@ def test_files_are_cut_at_rows_per_file(make_job: MakeJob) -> None:
 
 def test_slices_do_not_change_rows(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = build(make_job(root=tmp_path / "a"))
-    monkeypatch.setattr("distill_data.corpus.assembly._SLICE_TOKENS", 20)
+    monkeypatch.setattr("distill_data.corpus.cuts.GROUP_TOKENS", 20)
     cut = build(make_job(root=tmp_path / "b"))
     for family in ("traces", "soft_labels"):
         assert all_rows(cut, family).equals(all_rows(whole, family))

@@ -46,7 +46,7 @@ def test_a_kept_row_leads_back_to_its_part_prompt_teacher_and_verdict(job: Assem
 
 
 def test_the_row_is_found_in_its_row_group(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill_data.corpus.assembly._SLICE_ROWS", 3)
+    monkeypatch.setattr("distill_data.corpus.cuts.GROUP_ROWS", 3)
     monkeypatch.setattr("distill_data.corpus.lineage._BATCH_ROWS", 2)
     job = make_job(root=tmp_path / "groups")
     assemble(job, lambda _: None)
