@@ -1,8 +1,9 @@
 # make quickstart   from a bare machine to a corpus, a student and a report
-# make test         everything that CI runs: lint, types, tests
+# make test         everything that CI runs: lint, types, tests but the long ones
+# make test-all     the long ones too: engines that die, servers, rounds, a real cron; about an hour on 2 cores
 # make bench        every benchmark, one after another; best on a machine that does nothing else
 # make install      .venv with the CPU teacher; GPU=1 for a machine with NVIDIA GPUs
-.PHONY: install install-dev quickstart test lint bench clean
+.PHONY: install install-dev quickstart test test-all lint bench clean
 .DEFAULT_GOAL := install
 
 PYTHON ?= python3
@@ -50,9 +51,16 @@ lint: install-dev
 	$(BIN)/pyright
 
 # Engines, servers and browsers on two busy cores: what failed there is tried once more with the machine to itself.
-test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
+define pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(1) \
 	|| $(BIN)/pytest -rA --last-failed --last-failed-no-failures none
+endef
+
+test: lint
+	$(call pytest,-m "not long")
+
+test-all: lint
+	$(call pytest)
 
 BENCHMARKS = overhead ceiling first_token memory kills soft_labels tried_layouts losses reading server_client filtering deduplication recipe republish tried_chunks scaling
 bench: install-dev

@@ -81,6 +81,7 @@ def test_ceiling_replays_what_it_was_given() -> None:
         assert (np.exp(completion.top_logprobs).sum(axis=1) <= 1.0).all()
 
 
+@pytest.mark.long
 def test_classification(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pos", "neg"):
         lines = "\n".join(f"a review of a film that is {name}, number {number}" for number in range(30))
@@ -191,6 +192,7 @@ def test_distillkit_reads_back_what_it_stores() -> None:
     assert (bits @ (1 << np.arange(8, -1, -1)) == ids[:, :50]).all()
 
 
+@pytest.mark.long
 def test_memory(tmp_path: Path) -> None:
     memory.main(["--sizes", "600,1200", "--out", str(tmp_path)])
     found = published(tmp_path, "memory")
@@ -229,6 +231,7 @@ def test_filtering(tmp_path: Path) -> None:
         assert min(size["rows_per_second"].values()) > 0 and 0 < sum(size["dropped"].values()) <= size["rows"]
 
 
+@pytest.mark.long
 def test_deduplication(tmp_path: Path) -> None:
     deduplication.main(["--sizes", "60", "--out", str(tmp_path)])
     cases = published(tmp_path, "deduplication")["cases"]
@@ -244,6 +247,7 @@ def own_cores() -> Iterator[None]:
     pa.set_cpu_count(threads)
 
 
+@pytest.mark.long
 def test_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cores: None) -> None:
     monkeypatch.setattr(recipe, "MOST_LABELLED", 600)
     sizes = [recipe.measure_size(rows) for rows in (40, 600, 640)]
@@ -301,6 +305,7 @@ def test_first_token_figures(tmp_path: Path) -> None:
     assert found["early"]["stretches"].keys() - found["late"]["stretches"].keys() == {first_token.FLOW[1][2]}
 
 
+@pytest.mark.long
 def test_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ("half of it prompt", "scaled logits")  # every case takes two processes
     monkeypatch.setattr(losses, "CASES", {name: losses.CASES[name] for name in chosen})

@@ -21,7 +21,7 @@ from tests.engine.conftest import engine_of, exact_settings
 from tests.pool.replay_job import committed, plan, wanted
 from tests.processes import workers
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 LETTERS = {"kill": "X", "raise": "Q", "hang": "Z"}  # how the engine ends that sees one of them
 HANG_SECONDS = 5.0

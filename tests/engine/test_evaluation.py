@@ -22,7 +22,7 @@ from tests.engine.conftest import engine_of
 from tests.pool.replay_job import plan
 from tests.tiny_model import make_counting_model
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 COUNTS_ON = (
     "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}<|im_start|>"

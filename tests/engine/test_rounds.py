@@ -21,7 +21,7 @@ from tests.engine.conftest import engine_of
 from tests.engine.test_generation import full_logprobs
 from tests.pool.replay_job import committed, plan, write_prompts
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 TOKENS = 10
 

@@ -19,7 +19,7 @@ from tests.engine.conftest import engine_of
 from tests.pool.replay_job import plan, write_prompts
 from tests.unit.student.other_tokenizers import make_metaspace_tokenizer
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,

@@ -11,6 +11,7 @@ import pytest
 
 import flows  # noqa: F401  (quiets Prefect before it is imported)
 from distill_data.config import Config
+from tests.pool.replay_job import InlinePool
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +21,12 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=90):
         yield
+
+
+@pytest.fixture
+def inline_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are in this process: for tests of what comes before and after them, whose starts would take most."""
+    monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
 
 
 @pytest.fixture

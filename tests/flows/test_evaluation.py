@@ -80,6 +80,7 @@ def test_everyone_answers_the_same_prompts_and_none_twice(evaluated: dict[str, A
     assert parts(evaluated) == made and again.models[1].pass_at == student.pass_at and again.path == found.path
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_more_samples_cost_only_the_new_ones(evaluated: dict[str, Any]) -> None:
     evaluated["student"]["evaluate"] |= {"speed_seconds": 0.0, "samples": 2, "k": [1, 2], "baselines": []}
     few = evaluate_student(Config.model_validate(evaluated), "arithmetic")
@@ -92,6 +93,7 @@ def test_more_samples_cost_only_the_new_ones(evaluated: dict[str, Any]) -> None:
     assert all(model.cost.speed is None for model in many.models)
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_prompts_are_held_out_whether_the_teacher_could_answer_or_not(evaluated: dict[str, Any]) -> None:
     settings = Config.model_validate(evaluated)
     corpus, prompts = open_corpus("arithmetic", settings.root), prompts_of(settings).table
@@ -106,6 +108,7 @@ def test_prompts_are_held_out_whether_the_teacher_could_answer_or_not(evaluated:
     assert not len(held_out_rows(prompts, corpus, ["another source"], 256))
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_without_generating_the_held_out_traces_are_left(evaluated: dict[str, Any]) -> None:
     before = parts(evaluated)
     evaluated["student"]["evaluate"]["generate"] = False
@@ -115,6 +118,7 @@ def test_without_generating_the_held_out_traces_are_left(evaluated: dict[str, An
     assert "pass@" not in evaluation_summary(found)
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_tasks_without_the_harness_are_refused_in_one_line(
     evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

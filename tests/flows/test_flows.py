@@ -99,6 +99,7 @@ def test_runs_and_artifacts_are_named_after_corpus_and_version(settings: Config)
     assert artifact("generation") == 100.0
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_rounds_follow_the_training_once_and_are_shown(job: dict[str, Any]) -> None:
     job["rounds"] = {"count": 2, "steps": 2, "learning_rate": 1e-3}
     settings = Config.model_validate(job)
@@ -117,6 +118,7 @@ def test_rounds_follow_the_training_once_and_are_shown(job: dict[str, Any]) -> N
     assert open_corpus("arithmetic-rounds", job["root"]).version == 2
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_more_samples_generate_only_the_new_ones(job: dict[str, Any]) -> None:
     del job["student"]
     build_corpus(Config.model_validate(job))
@@ -129,6 +131,7 @@ def test_more_samples_generate_only_the_new_ones(job: dict[str, Any]) -> None:
     assert kept.rows == 240
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_a_model_judges_between_generating_and_assembling(job: dict[str, Any]) -> None:
     """The replay teacher writes no verdict: every row says so, and nobody is asked twice."""
     for section in ("keep", "student"):
@@ -149,6 +152,7 @@ def test_a_model_judges_between_generating_and_assembling(job: dict[str, Any]) -
     assert sorted(len(store.index()) for store in stores) == sorted([160, build.model_verdicts])
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_a_config_without_judge_and_student_ends_with_an_unjudged_corpus(job: dict[str, Any]) -> None:
     for section in ("judge", "keep", "student"):
         del job[section]
@@ -158,6 +162,7 @@ def test_a_config_without_judge_and_student_ends_with_an_unjudged_corpus(job: di
     assert set(open_corpus("arithmetic", root=job["root"]).traces("train")["passed"]) == {None}
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_a_failed_gate_ends_before_training_and_is_shown(job: dict[str, Any]) -> None:
     job["gates"] = {"min_rows": 1000, "min_pass_rate": 0.01}
     with pytest.raises(GateError, match="arithmetic@v1 is not promoted: min_rows: ") as failed:
@@ -170,6 +175,7 @@ def test_a_failed_gate_ends_before_training_and_is_shown(job: dict[str, Any]) ->
     assert distill(Config.model_validate(job)).student is not None
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_a_promoted_version_is_published_once(job: dict[str, Any], tmp_path: Path) -> None:
     del job["student"]
     job |= {"publish": {"to": (tmp_path / "hub").as_uri()}, "gates": {"min_rows": 1000}}
@@ -187,6 +193,7 @@ def test_a_promoted_version_is_published_once(job: dict[str, Any], tmp_path: Pat
     assert "published" not in one_line(again)
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_a_version_that_a_person_rolled_back_is_not_trained_on(job: dict[str, Any]) -> None:
     build_corpus(Config.model_validate(job))
     job["teacher"]["sampling"]["samples"] = 5
@@ -197,6 +204,7 @@ def test_a_version_that_a_person_rolled_back_is_not_trained_on(job: dict[str, An
     assert "stable was moved to v1 by hand" in artifact("arithmetic-version")
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_nothing_kept_says_why_and_makes_no_version(job: dict[str, Any]) -> None:
     job["teacher"]["sampling"]["max_tokens"] = 2
     with pytest.raises(CorpusError, match=r"160 truncated .*raise teacher\.sampling\.samples or max_tokens"):
@@ -204,6 +212,7 @@ def test_nothing_kept_says_why_and_makes_no_version(job: dict[str, Any]) -> None
     assert not list(Path(job["root"], "corpora", "arithmetic").glob("v*"))
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_a_base_model_without_template_is_refused_before_anything_is_generated(
     job: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -218,6 +227,7 @@ def test_a_base_model_without_template_is_refused_before_anything_is_generated(
     assert build_corpus(Config.model_validate(job)).generated_traces == 160
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_train_alone_uses_the_corpus_that_is_named(settings: Config, job: dict[str, Any]) -> None:
     build_corpus(settings)
     trained = train_student(settings, "arithmetic@v1")
@@ -226,6 +236,7 @@ def test_train_alone_uses_the_corpus_that_is_named(settings: Config, job: dict[s
     assert other.path != trained.path and other.steps == 9
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_what_prefect_only_shows_never_ends_a_job(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("no server")
@@ -308,6 +319,7 @@ def test_the_command_line_prints_one_document_per_command(
     assert not whole["build"]["created"] and not whole["student"]["created"]
 
 
+@pytest.mark.usefixtures("inline_workers")
 def test_a_version_is_published_and_its_run_says_where(job: dict[str, Any], tmp_path: Path) -> None:
     config = Config.model_validate({key: value for key, value in job.items() if key != "student"})
     version = built(build_corpus(config)).corpus

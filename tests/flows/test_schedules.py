@@ -86,6 +86,7 @@ def test_a_server_is_started_where_none_is_named_and_ends_again(
     assert not is_healthy(url)
 
 
+@pytest.mark.long
 def test_a_cron_fires_and_only_what_is_new_is_done(job: dict[str, Any], serve: Serve) -> None:
     del job["student"]
     served = serve(job, "--cron", "* * * * *")

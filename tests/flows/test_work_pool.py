@@ -24,7 +24,7 @@ from tests.flows.scheduling import QUIET, api, clean_environment, ended, kill_gr
 
 __all__ = ["api"]
 
-pytestmark = pytest.mark.timeout(1200)  # a server, a worker and two runs: each loads half a minute on a busy machine
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # a server, a worker and two runs
 
 PROJECT = Path(__file__).parents[2]
 DEPLOYMENT = "distill-data/nightly"

@@ -80,6 +80,9 @@ class InlinePool:
         self.teacher: Any = ReplayTeacher(load_tokenizer(job.source), job.teacher)
         self.messages: list[Any] = []
 
+    def start(self) -> None:
+        """There is no process to start."""
+
     def close(self) -> None:
         """There is no process to end."""
 

@@ -14,7 +14,7 @@ from tests.engine.conftest import Generated, engine_of, exact_settings, generate
 from tests.ray.conftest import REAL_TOKENIZER
 from tests.ray.nodes import Nodes
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]
 
 
 def generated(model: Path, root: Path, **engine: Any) -> Generated:

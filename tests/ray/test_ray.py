@@ -80,6 +80,7 @@ def test_a_node_that_goes_costs_only_a_start(
     assert digest_of(build) == undisturbed
 
 
+@pytest.mark.long
 def test_a_prompt_that_kills_the_engine_becomes_a_dead_letter_and_the_rest_is_made(
     tmp_path: Path,
     tiny_model: Path,
@@ -101,6 +102,7 @@ def test_a_prompt_that_kills_the_engine_becomes_a_dead_letter_and_the_rest_is_ma
     assert (report.dead_letters, report.traces) == (2, 80) and report.restarts >= 2
 
 
+@pytest.mark.long
 def test_an_engine_that_hangs_is_ended_on_its_node_and_started_again(
     tmp_path: Path, tiny_model: Path, cluster: Nodes, in_workers: Callable[[str], object], finished: Path
 ) -> None:
@@ -144,6 +146,7 @@ def start_driver(build: BuildPlan) -> subprocess.Popen[str]:
     return driver
 
 
+@pytest.mark.long
 def test_a_killed_driver_loses_nothing_that_was_committed_and_the_next_makes_nothing_twice(
     tmp_path: Path, tiny_model: Path, cluster: Nodes, undisturbed: str
 ) -> None:

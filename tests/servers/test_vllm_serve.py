@@ -21,7 +21,7 @@ from distill_data.teachers.vllm_engine import VllmTeacher
 from tests.engine.conftest import FOREIGN, TOO_LONG, engine_of, exact_settings, generate_prompts
 from tests.servers.conftest import SUPPORT, VllmServer, free_port
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.engine, pytest.mark.long, pytest.mark.timeout(1200)]
 
 TEXTS = [*(f"What is {n} + {n}?" for n in range(12)), FOREIGN, TOO_LONG]
 NATS = 1e-3  # both compute in float32, in batches of other sizes
