@@ -62,7 +62,7 @@ def pages(hashes: np.ndarray, tokens: np.ndarray, reach: int) -> list[slice]:
 
 
 def in_pages(labels: pa.Table, hashes: np.ndarray, tokens: np.ndarray, reach: int = PAGE_REACH) -> pa.Table:
-    """A row group of soft labels with a chunk per page in each column, which is how `parquet_writer` takes them."""
+    """A row group of soft labels with a chunk per page in each column, for a `parquet_writer` with `page_per_chunk`."""
     short, long = pages(hashes, tokens, reach), pages(hashes, tokens, NARROW * reach)
     columns = [_chunked(labels[name].combine_chunks(), short if name in WIDE else long) for name in labels.column_names]
     return pa.table(columns, schema=labels.schema)

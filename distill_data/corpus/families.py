@@ -62,7 +62,9 @@ def _write_pair(job: Assembly, paths: list[Path], rows: pa.Table) -> LabelTally:
     labels, metadata = LabelTally(), file_metadata(job)
     with ExitStack() as open_files:
         traces = open_files.enter_context(parquet_writer(paths[0], schema_of(job, "traces"), metadata))
-        soft_labels = open_files.enter_context(parquet_writer(paths[1], SOFT_LABELS_SCHEMA, metadata))
+        soft_labels = open_files.enter_context(
+            parquet_writer(paths[1], SOFT_LABELS_SCHEMA, metadata, page_per_chunk=True)
+        )
         for part, decisions in _read(job, rows):
             light = as_traces(job, trace_rows(job, decisions, part))
             heavy = soft_label_rows(light, part)

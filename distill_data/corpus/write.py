@@ -20,7 +20,7 @@ from distill_data.config import Config
 from distill_data.corpus.assembly import Assembly
 from distill_data.corpus.manifest import FileFacts
 from distill_data.parquet import METADATA_KEY, write_options
-from distill_data.records import SCHEMA_VERSION, SOFT_LABELS_SCHEMA
+from distill_data.records import SCHEMA_VERSION
 from distill_data.soft_labels import MANTISSA_BITS
 
 ALIGNMENT = "entry t describes the distribution that produced completion token t"
@@ -79,12 +79,14 @@ def public_model_name(reference: str) -> str:
 
 
 @contextmanager
-def parquet_writer(path: Path, schema: pa.Schema, metadata: dict[str, Any]) -> Iterator[pq.ParquetWriter]:
+def parquet_writer(
+    path: Path, schema: pa.Schema, metadata: dict[str, Any], page_per_chunk: bool = False
+) -> Iterator[pq.ParquetWriter]:
     """A writer of one file that is on disk when the block ends; each table written is one row group.
 
-    Every chunk of a table of soft labels is a page of each of its columns; see `distill_data.corpus.cuts`.
+    With `page_per_chunk` every chunk of a column is a page (see `distill_data.corpus.cuts`), else pyarrow cuts pages.
     """
-    options = write_options(schema) | (PAGE_PER_CHUNK if schema == SOFT_LABELS_SCHEMA else {})
+    options = write_options(schema) | (PAGE_PER_CHUNK if page_per_chunk else {})
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:

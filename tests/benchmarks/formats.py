@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from distill_data.corpus.write import PAGE_PER_CHUNK
 from distill_data.parquet import write_options
 from distill_data.records import SOFT_LABELS_SCHEMA, SoftLabels
 from distill_data.soft_labels import round_logprobs, select_drawn, select_support, support_offsets
@@ -20,6 +21,7 @@ from distill_data.teacher_config import SoftLabelSelection
 from distill_data.teachers.vllm_draws import systematic_draws
 from tests.benchmarks import distillkit
 from tests.benchmarks.distributions import Distributions, Measured
+from tests.benchmarks.workload import in_pages
 
 SHARPER = {"plain": 1.0, "sharp": 2.0}  # what logits are multiplied by
 _ROWS = 256
@@ -125,8 +127,8 @@ def flat_file(traces: pa.Table, labels: SoftLabels) -> pa.Table:
 
 def published_bytes(traces: pa.Table, kept: Kept) -> dict[str, int]:
     """Of a corpus' own file."""
-    table = flat_file(traces, kept.labels)
-    return bytes_by_column(table, write_options(table.schema))
+    table = in_pages(flat_file(traces, kept.labels))
+    return bytes_by_column(table, write_options(table.schema) | PAGE_PER_CHUNK)
 
 
 def nested_bytes(traces: pa.Table, kept: Kept) -> dict[str, int]:

@@ -36,7 +36,7 @@ from distill_data.teacher_config import SoftLabelSelection
 from tests.benchmarks.ceiling import make_batch
 from tests.benchmarks.report import Result, parser, publish
 from tests.benchmarks.stopwatch import Stopwatch
-from tests.benchmarks.workload import long_tailed_lengths
+from tests.benchmarks.workload import in_pages, long_tailed_lengths
 
 KINDS = {
     "fixed": SoftLabelSelection(min_prob=0.0, max_support=32),
@@ -73,11 +73,11 @@ def make_data(folder: Path, name: str, traces: int) -> Data:
     """Traces of long-tailed lengths with ids and distributions as uneven as a language model's."""
     path, counts = folder / name / "train.parquet", []
     groups = np.array_split(long_tailed_lengths(traces), -(-traces // GROUP_TRACES))
-    with parquet_writer(path, SOFT_LABELS_SCHEMA, {}) as writer:
+    with parquet_writer(path, SOFT_LABELS_SCHEMA, {}, page_per_chunk=True) as writer:
         for seed, lengths in enumerate(groups):
             table = _table(lengths, KINDS[name], seed)
             counts.append(table["support_counts"].combine_chunks().flatten().to_numpy())
-            writer.write_table(table)
+            writer.write_table(in_pages(table))
     kept = np.concatenate(counts)
     return Data(path, file_facts(folder, path), len(kept), float(kept.mean()))
 

@@ -24,6 +24,7 @@ from distill_data.records import SOFT_LABEL_FIELDS, SOFT_LABELS_SCHEMA
 from tests.benchmarks.report import Result, parser, publish
 from tests.benchmarks.republish import random_traces
 from tests.benchmarks.tried_layouts import pages
+from tests.benchmarks.workload import in_pages
 
 KIB = 1 << 10
 LENGTHS = (500, 4000)  # completion tokens of every trace
@@ -98,9 +99,7 @@ def written(table: pa.Table, way: Limits | ByTraces) -> bytes:
     if isinstance(way, Limits):
         options["use_content_defined_chunking"] = way.option()
     else:
-        tokens = np.diff(table["completion_token_ids"].combine_chunks().offsets.to_numpy())
-        hashes = cuts.hashes(table["trace_id"], pa.chunked_array([np.zeros(len(table), np.int32)]))
-        table, options = cuts.in_pages(table, hashes, tokens, way.reach), options | PAGE_PER_CHUNK
+        table, options = in_pages(table, way.reach), options | PAGE_PER_CHUNK
     pq.write_table(table, file, **options)
     return file.getvalue()
 

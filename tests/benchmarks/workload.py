@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from distill_data.config import Config
 from distill_data.config_file import load_config
+from distill_data.corpus import cuts
 from distill_data.models import local_model_folder, resolve_model
 from distill_data.prompts import PromptSet, load_prompts
 from distill_data.records import prompts_to_table, table_to_prompts
@@ -59,3 +61,10 @@ def prompts_of_lengths(settings: Config, lengths: np.ndarray) -> PromptSet:
         for prompt, length in zip(prompts, lengths.tolist(), strict=True)
     ]
     return replace(loaded, table=prompts_to_table(asked))
+
+
+def in_pages(labels: pa.Table, reach: int = cuts.PAGE_REACH) -> pa.Table:
+    """Rows of SOFT_LABELS_SCHEMA in pages as those of a version, whose cuts depend on the traces' ids."""
+    tokens = np.diff(labels["completion_token_ids"].combine_chunks().offsets.to_numpy())
+    hashes = cuts.hashes(labels["trace_id"], pa.chunked_array([np.zeros(len(labels), np.int32)]))
+    return cuts.in_pages(labels, hashes, tokens, reach)
