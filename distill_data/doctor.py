@@ -68,6 +68,8 @@ def examine(settings: Config) -> list[Check]:
     _run(checks, "disk", lambda: check_disk(plan), str)
     if (to := settings.publish) is not None:
         _run(checks, "publish", lambda: check_rights(to), str)
+    if settings.student is not None and (sent := settings.student.publish) is not None:
+        _run(checks, "student.publish", lambda: check_rights(sent, "model"), str)
     return checks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill_data.errors import PublishError, reason_of
+from distill_data.publish.publishable import RepoType
 from distill_data.publish.retry import status_of
 from distill_data.publish.secrets import censored_logs, without_secrets
 from distill_data.publish_config import Publish
@@ -16,7 +17,7 @@ _WRITES = {"admin", "write", "contributor"}  # roles in an organization that may
 _NEW_TOKEN = "give a token that may write as HF_TOKEN or by `hf auth login`"
 
 
-def check_rights(to: Publish) -> str:
+def check_rights(to: Publish, repo_type: RepoType = "dataset") -> str:
     """What was found, in words. Asks the hub who the token belongs to, and whether that one may write; writes nothing.
 
     Of destinations that are no hub nothing is asked: only writing shows whether it is allowed.
@@ -33,7 +34,7 @@ def check_rights(to: Publish) -> str:
     api = HfApi(endpoint=to.endpoint, library_name="distill-data")
     try:
         with censored_logs():
-            return _rights(api, to, api.whoami())
+            return _rights(api, to, repo_type, api.whoami())
     except PublishError:
         raise
     except Exception as error:  # clients raise what they like, with headers in it
@@ -45,19 +46,19 @@ def check_rights(to: Publish) -> str:
         ) from None
 
 
-def _rights(api: HfApi, to: Publish, who: dict[str, Any]) -> str:
+def _rights(api: HfApi, to: Publish, repo_type: RepoType, who: dict[str, Any]) -> str:
     """The rights of an account on a repository, or on its owner's name where it is not there yet."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     name, repo_id = who["name"], str(to.repo_id)
     try:
-        is_private = api.repo_info(repo_id, repo_type="dataset").private
+        is_private = api.repo_info(repo_id, repo_type=repo_type).private
     except RepositoryNotFoundError:
         _require_owner(to, who)
         return f"{name} may make {to.to} at {api.endpoint}"
     if to.private and not is_private:
         raise PublishError(f"{to.to} is public and private: true asks for a private one: change one of them")
-    api.auth_check(repo_id, repo_type="dataset", write=True)
+    api.auth_check(repo_id, repo_type=repo_type, write=True)
     return f"{name} may write {to.to} at {api.endpoint}"
 
 

@@ -112,6 +112,7 @@ def label(root: Path, reviews: Path, name: str, model: str, backend: str) -> Cor
     source = {"source": "dataset", "path": str(reviews), "prompt": "text", "reference": "label"}
     teacher = {
         "model": model,
+        "dtype": "float32",  # many CPUs compute bfloat16 slowly
         "backend": backend,
         "mode": "classify",
         "labels": LABELS,

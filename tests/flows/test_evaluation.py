@@ -42,6 +42,7 @@ def parts(job: dict[str, Any]) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in found if is_part(file.name)}
 
 
+@pytest.mark.long
 def test_everyone_answers_the_same_prompts_and_none_twice(evaluated: dict[str, Any]) -> None:
     settings = Config.model_validate(evaluated)
     before = parts(evaluated)

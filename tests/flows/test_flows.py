@@ -131,7 +131,6 @@ def test_more_samples_generate_only_the_new_ones(job: dict[str, Any]) -> None:
     assert kept.rows == 240
 
 
-@pytest.mark.usefixtures("inline_workers")
 def test_a_model_judges_between_generating_and_assembling(job: dict[str, Any]) -> None:
     """The replay teacher writes no verdict: every row says so, and nobody is asked twice."""
     for section in ("keep", "student"):

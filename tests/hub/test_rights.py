@@ -35,6 +35,14 @@ def test_one_who_may_write_is_named_and_nothing_is_written(hub: Hub, to: Publish
     assert {request.split()[0] for request in hub.requests} == {"GET"}
 
 
+def test_a_student_goes_into_a_repository_of_models(hub: Hub, to: Publish) -> None:
+    hub.repos["org/sums"] = Repo(private=True)
+    hub.repos["org/sums"].add({})
+    assert check_rights(to, "model") == f"somebody may write hf://org/sums at {hub.url}"
+    asked = {request.split()[1] for request in hub.requests if "org/sums" in request}
+    assert asked and all("/models/org/sums" in path for path in asked)
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_one_who_only_reads_is_refused(hub: Hub, to: Publish, is_there: bool) -> None:
     hub.role = "read"
