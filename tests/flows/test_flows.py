@@ -245,7 +245,7 @@ def test_what_prefect_only_shows_never_ends_a_job(settings: Config, monkeypatch:
     assert built(build_corpus(settings)).created
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_signal_commits_what_is_finished_and_says_how_to_go_on(
     job: dict[str, Any], tmp_path: Path, number: signal.Signals
 ) -> None:

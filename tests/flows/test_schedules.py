@@ -108,6 +108,7 @@ def test_a_cron_fires_and_only_what_is_new_is_done(job: dict[str, Any], serve: S
     assert open_corpus("arithmetic@stable", job["root"]).version == 2
 
 
+@pytest.mark.long
 def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
     job: dict[str, Any], serve: Serve, webhook: tuple[str, list[dict[str, Any]]]
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
     assert generated == 4000 - kept
 
 
+@pytest.mark.long
 def test_with_queue_runs_wait_for_the_one_at_work_and_then_take_place(job: dict[str, Any], serve: Serve) -> None:
     del job["student"]
     job["schedule"] = {"cron": NEVER, "overlap": "queue"}
@@ -167,6 +169,7 @@ def test_with_queue_runs_wait_for_the_one_at_work_and_then_take_place(job: dict[
     assert set(committed(store_of(job)).values()) == {1}
 
 
+@pytest.mark.long
 def test_a_run_that_publishes_links_to_the_revision(job: dict[str, Any], serve: Serve, tmp_path: Path) -> None:
     del job["student"]
     job |= {"publish": {"to": "hf://org/arithmetic"}, "schedule": {"cron": NEVER}}
@@ -186,6 +189,7 @@ def test_a_run_that_publishes_links_to_the_revision(job: dict[str, Any], serve: 
     assert link.description == f"arithmetic@v1, published as {repo.head}"
 
 
+@pytest.mark.long
 def test_an_interrupted_serve_ends_its_run_and_pauses_its_schedule(job: dict[str, Any], serve: Serve) -> None:
     del job["student"]
     job["schedule"] = {"cron": NEVER}
@@ -207,6 +211,7 @@ def test_an_interrupted_serve_ends_its_run_and_pauses_its_schedule(job: dict[str
     assert set(committed(store_of(job)).values()) == {1}
 
 
+@pytest.mark.long
 def test_a_failed_gate_reaches_the_webhook_and_ends_the_run(
     job: dict[str, Any], serve: Serve, webhook: tuple[str, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
