@@ -69,5 +69,6 @@ class Browser:
         opened.page.on("console", lambda message: opened.console.append(f"{message.type}: {message.text}"))
         opened.page.on("pageerror", lambda error: opened.console.append(f"error: {error}"))
         opened.page.goto(address, wait_until="networkidle")
+        opened.page.wait_for_load_state("load")  # on a busy machine the network is idle before scripts have run
         yield opened
         context.close()
