@@ -18,6 +18,8 @@ from distill_data.corpus.write import file_facts, file_metadata, parquet_writer
 from distill_data.parquet import sync_folder
 from distill_data.records import SOFT_LABELS_SCHEMA
 
+_HASHED_ROWS = 65_536
+
 
 def write_families(
     job: Assembly, folder: Path, splits: dict[str, pa.Table], on_progress: Progress
@@ -86,11 +88,18 @@ def _write_rejected(job: Assembly, folder: Path, rows: pa.Table) -> None:
 
 def _read(job: Assembly, rows: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
     """(rows of the store, their decisions with the column `hash`), a row group each."""
-    prompt_ids = job.prompts.table["prompt_id"].take(rows["prompt_row"])
-    rows = rows.append_column("hash", pa.array(cuts.hashes(prompt_ids, rows["sample_index"])))
+    rows = rows.append_column("hash", _hashes(job, rows))
     for piece in cuts.row_groups(*_hashes_and_tokens(rows)):
         decisions = rows_of(rows, piece)
         yield job.store.read(decisions.select(["part", "row"])), decisions
+
+
+def _hashes(job: Assembly, rows: pa.Table) -> pa.ChunkedArray:
+    """What rows are cut by. Ids of some rows at a time: of all of them they would be most of the memory."""
+    ids = job.prompts.table["prompt_id"]
+    pieces = [rows.slice(start, _HASHED_ROWS) for start in range(0, len(rows), _HASHED_ROWS)]
+    found = [pa.array(cuts.hashes(ids.take(piece["prompt_row"]), piece["sample_index"])) for piece in pieces]
+    return pa.chunked_array(found, pa.uint64())
 
 
 def _hashes_and_tokens(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
