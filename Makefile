@@ -62,7 +62,7 @@ test: lint
 test-all: lint
 	$(call pytest)
 
-BENCHMARKS = overhead ceiling first_token memory kills soft_labels tried_layouts losses reading server_client filtering deduplication recipe republish tried_chunks scaling
+BENCHMARKS = overhead ceiling first_token memory kills soft_labels tried_layouts losses reading server_client filtering deduplication recipe republish tried_chunks scaling classification
 bench: install-dev
 	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m tests.benchmarks.$$name; echo; done
 

@@ -193,6 +193,7 @@ def _result(corpora: dict[str, Corpus], found: Any, sizes: list[int], seeds: int
         for name, own in teachers.items():
             said = shown.format(own[measure])
             rows.append([f"{measure.replace('_', ' ')}: the teacher itself, {name}", *[said] * len(sizes)])
+    many = "One seed" if seeds == 1 else f"Mean and standard deviation of {seeds} seeds"
     return Result(
         name="classification",
         title="Soft labels for a classifier: against the teacher's hard labels and true labels",
@@ -200,7 +201,7 @@ def _result(corpora: dict[str, Corpus], found: Any, sizes: list[int], seeds: int
         header=["on held-out texts", *(f"{size:,} texts" for size in sizes)],
         rows=rows,
         figures={"students": found, "teacher": teachers, "held_out": held_out, "steps": steps, "seeds": seeds},
-        note=f"Mean and standard deviation of {seeds} seeds, which choose texts, weights and order; a student "
+        note=f"{many}, by which texts, weights and order are chosen; a student "
         f"has {STUDENT['num_hidden_layers']} layers of width {STUDENT['hidden_size']}, random at first, and learns for "
         f"{steps} steps of 32 texts from however many there are. Calibration error is the expected one, in 10 bins.",
     )
@@ -220,7 +221,8 @@ def _headline(found: Any, teachers: Any, sizes: list[int], held_out: int) -> str
 
 
 def _spread(values: list[float], shown: str) -> str:
-    return f"{shown.format(np.mean(values))} ± {shown.format(np.std(values))}"
+    mean = shown.format(np.mean(values))
+    return mean if len(values) == 1 else f"{mean} ± {shown.format(np.std(values))}"
 
 
 if __name__ == "__main__":
