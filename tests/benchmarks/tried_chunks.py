@@ -126,7 +126,7 @@ def result_of(found: list[Found]) -> Result:
     rows = [_row(one, usual[one.tokens]) for one in found]
     said = [
         f"{ours[tokens].new_share:.0%} of the bytes where traces have {tokens:,} tokens ({usual[tokens].new_share:.0%} "
-        f"by pyarrow's own, in files {1 - usual[tokens].bytes / ours[tokens].bytes:+.1%} smaller)"
+        f"by pyarrow's own, in files {1 - usual[tokens].bytes / ours[tokens].bytes:.1%} smaller)"
         for tokens in LENGTHS
     ]
     headline = f"Where every {DROPPED}th trace is dropped, new pages have {' and '.join(said)}."
