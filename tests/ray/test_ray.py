@@ -167,7 +167,8 @@ def test_ctrl_c_commits_what_is_finished_on_all_nodes(
     build = make_build(tmp_path, tiny_model, cluster)
     driver = start_driver(build)
     driver.send_signal(signal.SIGINT)
-    assert driver.communicate(timeout=PATIENCE)[0] == "left\n"
+    said = driver.communicate(timeout=PATIENCE)[0]
+    assert said.endswith("left\n"), said  # Ray may tell first of the node that a test before took away
     assert driver.returncode == 1
     with teacher_lease(build.store.folder, wait=False, say=pytest.fail):  # all workers are gone
         kept = committed(build.store)
