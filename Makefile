@@ -1,6 +1,6 @@
 # make quickstart   from a bare machine to a corpus, a student and a report
 # make test         everything that CI runs: lint, types, tests but the long ones
-# make test-all     the long ones too: engines that die, servers, rounds, a real cron; about an hour on 2 cores
+# make test-all     the long ones too: engines that die, servers, rounds, a real cron; over an hour on 2 cores
 # make bench        every benchmark, one after another; best on a machine that does nothing else
 # make install      .venv with the CPU teacher; GPU=1 for a machine with NVIDIA GPUs
 .PHONY: install install-dev quickstart test test-all lint bench clean
