@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -43,9 +44,11 @@ from distill_data.teachers.generation import (
     GenerationReport,
     Work,
 )
-from distill_data.teachers.pool import TeacherPool
 from distill_data.teachers.vllm_reasoning import splitter_of
 from distill_data.trace_store import TraceStore
+
+if TYPE_CHECKING:
+    from distill_data.teachers.pool import TeacherPool
 
 
 @dataclass(frozen=True)

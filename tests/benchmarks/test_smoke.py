@@ -86,7 +86,7 @@ def test_classification(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.Mo
     for name in ("pos", "neg"):
         lines = "\n".join(f"a review of a film that is {name}, number {number}" for number in range(30))
         (tmp_path / f"{name}.txt").write_text(lines, encoding="utf-8")
-    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
+    monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
     size = ["--texts", "40", "--sizes", "12", "--seeds", "1", "--steps", "2", "--backend", "replay"]
     where = ["--reviews", str(tmp_path), "--root", str(tmp_path / "root"), "--out", str(tmp_path / "out")]
     classification.main([*size, *where, "--model", str(tiny_model)])

@@ -59,7 +59,7 @@ def config(tmp_path: Path, tiny_model: Path) -> Path:
 @pytest.fixture
 def root(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root with the corpus replayed@v1."""
-    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
+    monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
     planned = plan(load_config(config))
     generate_missing(planned, lambda _: None)
     assemble_version(planned, lambda *_: None)

@@ -228,6 +228,7 @@ def test_a_failed_gate_reaches_the_webhook_and_ends_the_run(
     assert url not in (tmp_path / "config.yaml").read_text() + (tmp_path / "serve.log").read_text()
 
 
+@pytest.mark.long  # silence takes two minutes
 def test_a_run_that_lost_its_runner_is_found_by_its_silence(job: dict[str, Any], serve: Serve) -> None:
     del job["student"]
     job["schedule"] = {"cron": NEVER}

@@ -54,7 +54,7 @@ def config(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         validation={"fraction": 0.2},
         publish={"to": "hf://org/sums"},
     )
-    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
+    monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
     planned = plan(settings)
     generate_missing(planned, lambda _: None)
     assemble_version(planned, lambda _: None)

@@ -266,11 +266,12 @@ def test_a_prompt_that_kills_the_engine_becomes_a_dead_letter_and_the_rest_is_ma
     ("code", "cause"),
     [
         ("import os; os._exit(9)", "exit status 9"),
-        (
+        pytest.param(
             "from distill_data.teachers.replay import ReplayTeacher\n"
             "def step(self):\n    if len(self._queue) > 1 or self._queue[0].request_id != 'proof': 1 / 0\n"
             "    return [None]\nReplayTeacher.step = step",
             "ZeroDivisionError: division by zero",
+            marks=pytest.mark.long,
         ),
     ],
 )

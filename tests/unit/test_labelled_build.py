@@ -36,7 +36,7 @@ ZH = "这部电影怎么样？"  # noqa: RUF001 (a full-width question mark)
 
 @pytest.fixture(autouse=True)
 def _inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
+    monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
 
 
 def settings(root: Path, model: Path, **changes: Any) -> Config:

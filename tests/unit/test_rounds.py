@@ -45,7 +45,6 @@ class Killed(Exception):
 
 @pytest.fixture(autouse=True)
 def _inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
     monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
 
 

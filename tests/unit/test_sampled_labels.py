@@ -33,7 +33,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Config
     prompts = write_prompts(folder / "p.jsonl", 30)
     settings = make_config(folder / "root", tiny_model, prompts, student=STUDENT, teacher=teacher)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_data.build.TeacherPool", InlinePool)
+        patch.setattr("distill_data.session.TeacherPool", InlinePool)
         planned = plan(settings)
         generate_missing(planned, lambda _: None)
         assemble_version(planned, lambda *_: None)

@@ -39,7 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Config
     folder = tmp_path_factory.mktemp("job")
     settings = make_config(folder / "root", tiny_model, write_prompts(folder / "p.jsonl", 12), student=STUDENT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_data.build.TeacherPool", InlinePool)
+        patch.setattr("distill_data.session.TeacherPool", InlinePool)
         for fraction in (0.2, 0.0):
             validation = settings.validation.model_copy(update={"fraction": fraction})
             planned = plan(settings.model_copy(update={"validation": validation}))

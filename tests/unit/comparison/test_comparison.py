@@ -38,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Config
         student={"model": {"from_config": LLAMA}, "train": TRAIN}, compare=COMPARE, validation={"fraction": 0.2},
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_data.build.TeacherPool", InlinePool)
+        patch.setattr("distill_data.session.TeacherPool", InlinePool)
         planned = plan(settings)
         generate_missing(planned, lambda _: None)
         assemble_version(planned, lambda *_: None)

@@ -20,7 +20,7 @@ TRAIN = "train-00000-of-00001.parquet"
 @pytest.fixture
 def corpus(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
     settings = make_config(tmp_path / "root", tiny_model, write_prompts(tmp_path / "p.jsonl", 12))
-    monkeypatch.setattr("distill_data.build.TeacherPool", InlinePool)
+    monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
     build = plan(settings)
     generate_missing(build, lambda _: None)
     assemble_version(build, lambda *_: None)

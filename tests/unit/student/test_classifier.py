@@ -50,7 +50,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Config
     tree = {"name": "labelled", "root": str(root), "prompts": [source], "teacher": teacher}
     settings = Config.model_validate({**tree, "validation": {"fraction": 0.3}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_data.build.TeacherPool", InlinePool)
+        patch.setattr("distill_data.session.TeacherPool", InlinePool)
         planned, _ = generate_missing(plan_build(settings, prompts_of(settings)), lambda _: None)
         assemble_version(planned, lambda _: None)
     return settings

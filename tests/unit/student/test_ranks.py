@@ -38,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Config
     prompts = write_prompts(folder / "p.jsonl", 24)
     settings = make_config(folder / "root", tiny_model, prompts, student=student, validation={"fraction": 0.2})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_data.build.TeacherPool", InlinePool)
+        patch.setattr("distill_data.session.TeacherPool", InlinePool)
         planned = plan(settings)
         generate_missing(planned, lambda _: None)
         assemble_version(planned, lambda _: None)
@@ -84,8 +84,8 @@ def lines(folder: Path) -> list[dict[str, float]]:
     "train",
     [
         {},
-        {"batch_size": 1, "gradient_accumulation": 4, "look_every": 2},
-        {"batching": "packed", "early_stopping": {"every": 2, "patience": 2}},
+        pytest.param({"batch_size": 1, "gradient_accumulation": 4, "look_every": 2}, marks=pytest.mark.long),
+        pytest.param({"batching": "packed", "early_stopping": {"every": 2, "patience": 2}}, marks=pytest.mark.long),
     ],
     ids=["batch", "accumulated", "packed"],
 )
