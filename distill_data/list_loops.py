@@ -125,6 +125,18 @@ def probability_sums(logprobs: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled_in_any_order
+def logs_of_rest(masses: np.ndarray) -> None:
+    """The log of what is missing to 1, in place: -inf for nothing. PyTorch's calls cost more than so few numbers.
+
+    Args:
+        masses: float32 [T], probabilities.
+    """
+    for t in range(len(masses)):
+        rest = np.float32(1) - masses[t]
+        masses[t] = np.log(rest) if rest > 0 else -np.inf
+
+
+@compiled_in_any_order
 def lay_out(
     tokens: np.ndarray,
     prompts: np.ndarray,

@@ -20,7 +20,7 @@ support_counts uint8 [T], support_ids int32 [S] and support_logprobs float16 [S]
 
 COLUMNS = [name for name, _ in SOFT_LABEL_FIELDS]
 _ID_COLUMNS = ("prompt_token_ids", "completion_token_ids", "support_ids")
-_NOT_FINITE = 0x7C00  # float16 bits without the sign, and above: infinities and NaN
+_SIGN, _NOT_FINITE = 0x8000, 0x7C00  # bits of a float16: its sign's, and without it, infinity's; NaN's are above
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,15 @@ def _misfits(columns: dict[str, Column]) -> np.ndarray:
     bad |= (columns["sampled_logprobs"].lengths != tokens) | (counts.lengths != tokens)
     bad |= (columns["support_logprobs"].lengths != supports) | (counts.row_sums() != supports)
     logprobs = columns["support_logprobs"]
-    # By bits: numpy widens every float16 before it looks at it.
-    if (logprobs.values.view(np.uint16) & 0x7FFF).max(initial=0) >= _NOT_FINITE:
+    if not _all_finite(logprobs.values):
         bad |= Column(~np.isfinite(logprobs.values), logprobs.offsets).row_sums() > 0
     return bad
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    """Of float16, by their bits: numpy would widen every one before it looks at it."""
+    negative, positive = values.view(np.uint16).max(initial=0), values.view(np.int16).max(initial=0)
+    return negative < _SIGN + _NOT_FINITE and positive < _NOT_FINITE
 
 
 def _refuse(batch: pa.RecordBatch, bad: np.ndarray, what: str, todo: str) -> None:

@@ -91,17 +91,18 @@ def _tokens(rows: list[Row]) -> np.ndarray:
 
 def _labels(rows: list[Row]) -> Batch:
     """The label tensors of the traces' completion tokens, trace after trace."""
-    from distill_data.list_loops import probability_sums
+    from distill_data.list_loops import logs_of_rest, probability_sums
 
     ids, logprobs = _supports(rows)
-    mass = np.empty(len(logprobs), np.float32)
-    probability_sums(logprobs.numpy(), mass)
+    tail = np.empty(len(logprobs), np.float32)
+    probability_sums(logprobs.numpy(), tail)
+    logs_of_rest(tail)
     return {
         "target_ids": torch.from_numpy(_flat(rows, "completion_token_ids", np.int64)),
         "sampled_logprobs": torch.from_numpy(_flat(rows, "sampled_logprobs")),
         "support_ids": ids,
         "support_logprobs": logprobs,
-        "tail_logprobs": (1.0 - torch.from_numpy(mass)).clamp_min_(0.0).log_(),
+        "tail_logprobs": torch.from_numpy(tail),
     }
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill_data.list_loops import probability_sums
+from distill_data.list_loops import logs_of_rest, probability_sums
 
 
 def sums_of(logprobs: np.ndarray) -> np.ndarray:
@@ -30,3 +30,9 @@ def test_a_support_of_any_width_is_summed_to_float32() -> None:
         logprobs = np.log(random.dirichlet(np.full(width, 0.1), 50).clip(1e-30)).astype(np.float32)
         expected = np.exp(logprobs.astype(np.float64)).sum(1)
         np.testing.assert_allclose(sums_of(logprobs), expected, rtol=1e-6)
+
+
+def test_the_rest_of_a_probability_is_minus_infinity_where_there_is_none() -> None:
+    masses = np.array([0.0, 0.25, 1 - 2**-24, 1.0, 1.0000001], np.float32)
+    logs_of_rest(masses)
+    np.testing.assert_allclose(masses, [0.0, np.log(0.75), np.log(2**-24), -np.inf, -np.inf], rtol=1e-6)

@@ -68,6 +68,8 @@ def test_no_traces_is_an_error() -> None:
         {"support_ids": [7, 1, 8, 2, 9]},
         {"support_logprobs": [-0.5, -1.0, float("nan"), -1.0, -2.0, -4.0]},
         {"support_logprobs": [-0.5, -1.0, -float("inf"), -1.0, -2.0, -4.0]},
+        {"support_logprobs": [-0.5, -1.0, float("inf"), -1.0, -2.0, -4.0]},
+        {"support_logprobs": [-0.5, -1.0, -float("nan"), -1.0, -2.0, -4.0]},
     ],
 )
 def test_a_trace_whose_columns_do_not_fit_is_named(changes: dict[str, Any]) -> None:
