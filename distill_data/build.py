@@ -27,7 +27,7 @@ from distill_data.filters.benchmark_texts import load_screened_by
 from distill_data.filters.decontamination import Benchmarks
 from distill_data.judge_config import LlmJudge
 from distill_data.judging import answers_to, judges_prompts, judging_job, judging_prompts, model_judges
-from distill_data.lease import Busy
+from distill_data.lease import Busy, traces_in_use
 from distill_data.models import load_tokenizer
 from distill_data.page import write_page
 from distill_data.page.texts import token_texts
@@ -165,30 +165,35 @@ def assemble_version(build: BuildPlan, on_progress: Callable[[AssemblyProgress],
         TeacherError: traces are still missing.
         InputError: a benchmark cannot be read, or has changed since the prompts were compared with it.
     """
-    done = replace(replanned(build), retry_failed=False)
-    if len(done.plan.missing):
-        raise TeacherError(
-            f"{len(done.plan.missing)} of {done.plan.wanted} traces are still missing: run the same command again"
-        )
-    if done.unjudged:
-        raise TeacherError(f"{done.unjudged:,} verdicts of models are still missing: run the same command again")
-    if (existing := existing_version(done)) is not None:
-        return existing, False
-    job = Assembly(
+    with traces_in_use(build.store.folder):
+        done = replace(replanned(build), retry_failed=False)
+        if len(done.plan.missing):
+            raise TeacherError(
+                f"{len(done.plan.missing)} of {done.plan.wanted} traces are still missing: run the same command again"
+            )
+        if done.unjudged:
+            raise TeacherError(f"{done.unjudged:,} verdicts of models are still missing: run the same command again")
+        if (existing := existing_version(done)) is not None:
+            return existing, False
+        return assemble(_assembly(done), on_progress), True
+
+
+def _assembly(build: BuildPlan) -> Assembly:
+    """What a version is made of, once nothing is missing."""
+    return Assembly(
         config=build.config,
         prompts=build.prompts,
         store=build.store,
-        finished=done.plan.finished,
+        finished=build.plan.finished,
         teacher_id=build.store.teacher_id,
         teacher=build.identity.ingredients,
         tokenizer=build.store.description()["tokenizer"],
-        digest=digest_of(done),
+        digest=digest_of(build),
         split=splitter_of(build.config.teacher, build.identity.source),
         benchmarks=_benchmarks(build),
-        labelling=_labelling(done),
+        labelling=_labelling(build),
         write_report=partial(_write_report, build),
     )
-    return assemble(job, on_progress), True
 
 
 def plan_traces(settings: config.Config, prompts: PromptSet, store: TraceStore, retry_failed: bool = False) -> Plan:

@@ -2,7 +2,8 @@
 
 The lock is the kernel's (flock): it falls when the build and its last worker are gone, whatever ended them. Workers
 inherit it, so that the next build plans only after an orphaned worker has committed what it finished. Workers on other
-machines cannot inherit it: each locks a file of its own, for which the next build waits too.
+machines cannot inherit it: each locks a file of its own, for which the next build waits too. A second lock, which
+builds share, keeps gc away from traces until they are in a version.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from distill_data.errors import TraceStoreError
 
 LOOK_SECONDS = 0.5  # between two looks whether the other build is done
 PREDECESSOR_SECONDS = 60.0  # how long a remote worker may commit after its connection is gone
-_REMOTE_LOCKS = ".worker-*.lock"
+_LOCK, _IN_USE, _REMOTE_LOCKS = ".lock", ".in-use", ".worker-*.lock"
 
 
 class Busy(Exception):
@@ -52,7 +53,7 @@ def teacher_lease(folder: Path, *, wait: bool, say: Callable[[str], object]) -> 
         Busy: another build is at work and `wait` is false.
         TraceStoreError: the folder cannot be written.
     """
-    descriptor = _open(folder)
+    descriptor = _open(folder, _LOCK)
     try:
         if not _locked(descriptor):
             other = f"another build of this teacher is at work{_holder(descriptor)}"
@@ -66,6 +67,39 @@ def teacher_lease(folder: Path, *, wait: bool, say: Callable[[str], object]) -> 
         yield Lease(folder.absolute(), descriptor, signature)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def traces_in_use(folder: Path) -> Iterator[None]:
+    """Keep gc from deleting traces in `folder`, those too that no version has yet; any number of builds may at once.
+
+    Raises:
+        TraceStoreError: the folder cannot be written.
+    """
+    descriptor = _open(folder, _IN_USE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # gc holds it no longer than it deletes
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def traces_unused(folder: Path) -> Iterator[None]:
+    """Be sure that no build generates traces in `folder` or makes a version of them, for as long as some are deleted.
+
+    Raises:
+        Busy: one does.
+        TraceStoreError: the folder cannot be written.
+    """
+    with teacher_lease(folder, wait=False, say=lambda _: None):
+        descriptor = _open(folder, _IN_USE)
+        try:
+            if not _locked(descriptor):
+                raise Busy("a build of this teacher is at work and makes a version")
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def lock_remotely(folder: Path, signature: str, number: int) -> int:
@@ -87,7 +121,7 @@ def lock_remotely(folder: Path, signature: str, number: int) -> int:
         os.close(descriptor)
         raise TraceStoreError(f"worker {number} of before still writes into {folder}: end it, then run again")
     with suppress(OSError):  # looked at under the lock: a later build signs before it looks for remote workers
-        if (folder / ".lock").read_text(encoding="utf-8") == signature:
+        if (folder / _LOCK).read_text(encoding="utf-8") == signature:
             return descriptor
     os.close(descriptor)
     raise unseen
@@ -118,10 +152,10 @@ def _outlive_remote_workers(folder: Path, *, wait: bool, say: Callable[[str], ob
             os.close(descriptor)
 
 
-def _open(folder: Path) -> int:
+def _open(folder: Path, name: str) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise TraceStoreError(
             f"cannot write {folder}: {error.strerror}: set root: to a folder that can be written"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from prefect import flow
 
 from distill_data.build import existing_version
@@ -9,6 +11,7 @@ from distill_data.build_report import BuildPause, BuildReport, report_build, rep
 from distill_data.config import Config
 from distill_data.errors import GateError
 from distill_data.judging import model_judges
+from distill_data.lease import traces_in_use
 from distill_data.progress import display
 from distill_data.session import early_session
 from distill_data.teachers.generation import NO_BUDGET, NOTHING_GENERATED, Budget
@@ -29,12 +32,14 @@ def build_corpus(
         GateError: the version was made and is not promoted; the error holds the report.
         DistillDataError: with one line that says what to do; everything that was committed is kept.
     """
-    with early_session(config, verbose):
+    with ExitStack() as held:
+        held.enter_context(early_session(config, verbose))
         prompts = load_prompts_task(config)
         plan = plan_task(config, prompts, retry_failed)
         manifest, created, generation = existing_version(plan), False, NOTHING_GENERATED
         judging = NOTHING_GENERATED
         if manifest is None:
+            held.enter_context(traces_in_use(plan.store.folder))  # until they are in a version
             display().note(
                 f"{config.name}: {len(prompts.table):,} prompts, {plan.plan.wanted:,} traces wanted, "
                 f"{len(plan.plan.finished):,} in the store, {len(plan.plan.missing):,} to generate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,13 @@ def write_card(folder: Path, manifest: Manifest) -> None:
         os.fsync(file.fileno())
 
 
-def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
+def render_card(manifest: Manifest, repo_id: str | None = None, license: str | None = None) -> str:
     """The card of a version: YAML header with the configs `traces`, `soft_labels` and `rejected`, then Markdown.
 
     Args:
         manifest: the version's.
         repo_id: the hub's repository that it is published to; None for a folder.
+        license: of the version; None for what its config says.
     """
     cards = templates(Path(__file__).parent, escape=False, keep_trailing_newline=True)
     template = cards.get_template("card.md.jinja" if manifest.labels is None else "label_card.md.jinja")
@@ -59,8 +61,9 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
     return template.render(
         m=manifest,
         place=repo_id or ".",
-        license=_license(manifest),
-        licenses=_licenses(manifest),
+        license=license or _license(manifest),
+        sources=_sources(manifest),
+        of_hub=_hub_sources(manifest),
         splits=[split for split in ("train", "validation") if manifest.counts[split]],
         size=next((name for limit, name in _SIZES if manifest.counts["kept"] < limit), "n>100M"),
         teacher=teacher,
@@ -71,19 +74,46 @@ def render_card(manifest: Manifest, repo_id: str | None = None) -> str:
         draws=teacher["soft_labels"].get("draws", DRAWS) if sampled else None,
         rebuild=DRAWN_LINES if sampled else REBUILD_LINES,
         rounding=_ROUNDED[teacher["soft_labels"].get("rounding", "graded")],
+        bytes={
+            family: sum(file.bytes for file in manifest.files if file.path.startswith(f"{family}/"))
+            for family in ("traces", "soft_labels")
+        },
         total_bytes=sum(file.bytes for file in manifest.files),
     )
 
 
-def _licenses(manifest: Manifest) -> dict[str, str | None]:
-    """What the config says of every source's licence, by name of the source."""
-    sources = zip(manifest.prompts.sources, manifest.config["prompts"], strict=True)  # both in the config's order
-    return {name: source.get("license") for name, source in sources}
+def _sources(manifest: Manifest) -> dict[str, str]:
+    """By name of the source, what exactly its prompts were read from, and under which licence, in words."""
+    pins, sources = manifest.prompts.sources.items(), manifest.config["prompts"]  # both in the config's order
+    return {
+        name: f"{_origin(pin)} ({source.get('license') or 'no licence named'})"
+        for (name, pin), source in zip(pins, sources, strict=True)
+    }
+
+
+def _origin(pin: dict[str, Any]) -> str:
+    """What pins a source; of a path on this machine its last name."""
+    path = pin.get("path")
+    shown = {key: value for key, value in pin.items() if key not in ("path", "fingerprint") and value not in (None, {})}
+    words = [f"{key} {json.dumps(value) if isinstance(value, dict) else value}" for key, value in shown.items()]
+    if path is not None:
+        words.insert(0, f"`{path if _is_public(path) else Path(path).name}`")
+    return ", ".join(words) or "unknown"
+
+
+def _is_public(path: str) -> bool:
+    return not path.startswith(("/", "~", "."))
+
+
+def _hub_sources(manifest: Manifest) -> list[str]:
+    """Hub ids of the datasets that prompts come from: those of a commit."""
+    pins = manifest.prompts.sources.values()
+    return sorted({pin["path"] for pin in pins if pin.get("revision") and _is_public(pin["path"])})
 
 
 def _license(manifest: Manifest) -> str:
     """The config's own, else that of all sources, else `other`."""
-    of_sources = {*_licenses(manifest).values()}
+    of_sources = {source.get("license") for source in manifest.config["prompts"]}
     agreed = next(iter(of_sources)) if len(of_sources) == 1 else None
     return (manifest.config.get("publish") or {}).get("license") or agreed or "other"
 

@@ -17,7 +17,7 @@ from distill_data.corpus.data_file import whole_file
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.corpus.versions import list_corpora, list_versions
 from distill_data.errors import TraceStoreError, reason_of
-from distill_data.lease import Busy, teacher_lease
+from distill_data.lease import Busy, traces_unused
 from distill_data.part_file import read_index
 from distill_data.trace_store import TraceStore
 
@@ -96,7 +96,7 @@ def free_parts(plan: GcPlan, root: str | Path, keep: Sequence[str] = (), *, unus
     for teacher_id in sorted({part.teacher_id for part in plan.free}):
         folder = TraceStore(root, teacher_id).folder
         try:
-            with teacher_lease(folder, wait=False, say=lambda _: None):
+            with traces_unused(folder):
                 still = {part.name for part in plan_gc(root, keep, unused=unused).free if part.teacher_id == teacher_id}
                 for part in plan.free:
                     if part.teacher_id == teacher_id and part.name in still:
@@ -104,8 +104,8 @@ def free_parts(plan: GcPlan, root: str | Path, keep: Sequence[str] = (), *, unus
                         for measures in (Path(root) / "measures" / teacher_id).glob(f"*/{part.name}"):
                             _delete(measures)
                         freed.append(part)
-        except Busy:
-            raise TraceStoreError(f"a build of teacher {teacher_id} is at work: run gc again when it is done") from None
+        except Busy as busy:
+            raise TraceStoreError(f"{str(busy).partition(': ')[0]}: run gc again when it is done") from None
     stays = plan.kept_parts + len(plan.free) - len(freed)
     return GcPlan(freed, stays, plan.kept_for, freed=True)
 

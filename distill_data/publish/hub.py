@@ -32,17 +32,21 @@ def publish_to_hub(release: Publishable, to: Publish, say: Say) -> Delivery:
 
     Raises:
         PublishError: the repository holds something else, rights are missing, or the hub does not answer.
+        CorpusError: the release is not whole; nothing was written then.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=to.endpoint, library_name="distill-data")
     repository = _Repository(api, str(to.repo_id), release.repo_type, say)
-    repository.require(to.private)
+    exists = repository.is_there(to.private)
     kind = "datasets/" if release.repo_type == "dataset" else ""
     address = f"{api.endpoint}/{kind}{to.repo_id}/tree/{release.tag}"
-    if (tagged := repository.tag_target(release.tag)) is not None:
+    if exists and (tagged := repository.tag_target(release.tag)) is not None:
         repository.require_same(release, tagged)
         return Delivery(address, tagged, already_there=True, bytes_sent=0)
+    release.require_whole()
+    if not exists:
+        repository.make(to.private)
     say(f"publish: {release.reference} to {to.to}")
     revision, sent = _commit_on_head(repository, release)
     repository.require_files(release, revision)
@@ -68,9 +72,14 @@ def _commit_on_head(repository: _Repository, release: Publishable) -> tuple[str,
 
 def _is_same(file: ReleaseFile, remote: RepoFile | None) -> bool:
     """Whether the hub's file has the same bytes, as its hash says."""
-    if remote is None or remote.size != file.bytes:
-        return False
-    return remote.lfs.sha256 == file.sha256 if remote.lfs is not None else remote.blob_id == file.git_oid()
+    if remote is None or remote.lfs is not None:
+        return _holds(remote, file.bytes, file.sha256)
+    return remote.size == file.bytes and remote.blob_id == file.git_oid()
+
+
+def _holds(remote: RepoFile | None, size: int, sha256: str) -> bool:
+    """Whether the hub's file, if it is a large one, has these bytes."""
+    return remote is not None and remote.size == size and remote.lfs is not None and remote.lfs.sha256 == sha256
 
 
 @dataclass(frozen=True)
@@ -82,20 +91,24 @@ class _Repository:
     repo_type: RepoType
     say: Say
 
-    def require(self, private: bool) -> None:
-        """Have the repository; a public one is not taken for a private one."""
+    def is_there(self, private: bool) -> bool:
+        """Whether there is such a repository; a public one is not taken for a private one."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
             info = self._read("looking at the repository", self.api.repo_info, revision=None)
         except RepositoryNotFoundError:
-            self._write("making the repository", self.api.create_repo, private=private or None, exist_ok=True)
-            return
+            return False
         if private and not info.private:
             raise PublishError(
                 f"hf://{self.repo_id} is public and private was asked for: make it private on the hub, or choose "
                 "another name"
             )
+        return True
+
+    def make(self, private: bool) -> None:
+        """Make the repository."""
+        self._write("making the repository", self.api.create_repo, private=private or None, exist_ok=True)
 
     def head(self) -> str:
         """The newest commit."""
@@ -137,7 +150,7 @@ class _Repository:
             )
 
     def require_next(self, release: Publishable, head: str, there: dict[str, RepoFile]) -> None:
-        """Refuse to replace what this release does not follow."""
+        """Refuse to replace what this release does not follow; what it replaces keeps its tag."""
         name = release.marker.path
         if name not in there:
             if foreign := next((path for path in sorted(there) if release.owns(path)), None):
@@ -146,9 +159,20 @@ class _Repository:
                     "choose another repository"
                 )
             return
-        marker = self.marker(name, head)
-        if marker is not None and (problem := release.why_not_next(marker)) is not None:
+        if (marker := self.marker(name, head)) is None:
+            return
+        if (problem := release.why_not_next(marker)) is not None:
             raise PublishError(f"hf://{self.repo_id} {problem}")
+        self._tag_before(release, marker, head, there)
+
+    def _tag_before(self, release: Publishable, marker: str, head: str, there: dict[str, RepoFile]) -> None:
+        """Set the tag of what is replaced, where its publish was killed between commit and tag: nothing else would."""
+        tag, files = release.before(marker)
+        if tag == release.tag or self.tag_target(tag) is not None:
+            return
+        if all(_holds(there.get(file.path), file.bytes, file.sha256) for file in files):
+            self.say(f"publish: {tag} of hf://{self.repo_id} had no tag yet; setting it")
+            self.set_tag(tag, head)
 
     def commit(self, release: Publishable, head: str, there: dict[str, RepoFile]) -> str | None:
         """One commit that makes the repository's files this release's; None when the head is not that any more.

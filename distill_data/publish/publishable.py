@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distill_data.corpus.manifest import FileFacts
     from distill_data.publish.release import ReleaseFile
 
 RepoType = Literal["dataset", "model"]
@@ -53,6 +56,14 @@ class Publishable(Protocol):
         """All files, the marker last."""
         ...
 
+    def require_whole(self) -> None:
+        """Look at its files before they are sent.
+
+        Raises:
+            CorpusError: they are not what they were.
+        """
+        ...
+
     def owns(self, path: str) -> bool:
         """Whether a path at a destination is of the kind that it brings: what it does not bring goes."""
         ...
@@ -63,4 +74,8 @@ class Publishable(Protocol):
 
     def why_not_next(self, marker: str) -> str | None:
         """Why it cannot take the place of what has this marker; None where it can."""
+        ...
+
+    def before(self, marker: str) -> tuple[str, Sequence[FileFacts]]:
+        """The tag of what has this marker, whose place it may take, and the files that the marker lists."""
         ...

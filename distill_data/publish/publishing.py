@@ -6,9 +6,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.read import Corpus, open_corpus
-from distill_data.errors import CorpusError, DistillDataError, InputError, PublishError, reason_of
+from distill_data.corpus.tagging import stable_moves
+from distill_data.corpus.tags import STABLE
+from distill_data.corpus.versions import parse_reference
+from distill_data.errors import DistillDataError, InputError, PublishError, reason_of
 from distill_data.publish.hub import publish_to_hub
 from distill_data.publish.publishable import Publishable
 from distill_data.publish.release import make_release
@@ -37,21 +39,20 @@ def publish_version(
 
     Args:
         root: folder that holds the corpus.
-        corpus: `NAME@vN`, or `NAME` for its latest version.
+        corpus: `NAME@vN`, or `NAME` for the version that is promoted.
         destination: a config's section `publish`, or its `to:`, such as `hf://OWNER/NAME`.
         private: only the owner sees a hub repository that is made.
         dry_run: look at nothing there and write nothing; the report has the files and the card.
         say: told what happens, a line at a time.
 
     Raises:
-        InputError: the destination cannot be used.
-        CorpusError: there is no such version, or it is damaged.
+        InputError: the destination cannot be used, or no version is promoted and none is named.
+        CorpusError: there is no such version, or it is damaged and not there yet.
         PublishError: it cannot be published there, or not now.
     """
     to = _section(destination, private)
-    opened = open_corpus(corpus, root)
-    _require_whole(opened)
-    return _published(make_release(opened, to.repo_id), to, dry_run, say)
+    opened = _chosen(corpus, root, say)
+    return _published(make_release(opened, to), to, dry_run, say)
 
 
 def publish_student(
@@ -86,6 +87,8 @@ def publish_student(
 
 
 def _published(release: Publishable, to: Publish, dry_run: bool, say: Say) -> PublishReport:
+    if dry_run:
+        release.require_whole()
     return _report(release, to, None if dry_run else _deliver(release, to, say))
 
 
@@ -112,13 +115,22 @@ def _section(destination: str | Publish, private: bool) -> Publish:
         raise InputError(problem["msg"].removeprefix("Value error, ")) from None
 
 
-def _require_whole(corpus: Corpus) -> None:
-    if problems := verify_corpus(corpus):
-        more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
-        raise CorpusError(
-            f"{corpus.reference} is not whole and is not published: {problems[0]}{more}: see `distill-data corpus "
-            "verify`, then restore it or build again"
+def _chosen(reference: str, root: str | Path, say: Say) -> Corpus:
+    """The version that a reference names; a name alone means the one that is promoted."""
+    name, asked = parse_reference(reference)
+    corpus = open_corpus(reference, root)
+    moves = stable_moves(str(root), name)
+    stable = moves[-1].version if moves else None
+    if asked is None and stable is None:
+        raise InputError(
+            f"no version of {name} is promoted: look why (`distill-data corpus list`), or name the version to publish, "
+            f"such as {corpus.reference}"
         )
+    if asked is None:
+        return open_corpus(f"{name}@{STABLE}", root)
+    if moves and corpus.version not in {move.version for move in moves}:
+        say(f"publish: {corpus.reference} was never promoted; {STABLE} is {f'v{stable}' if stable else 'no version'}")
+    return corpus
 
 
 def _deliver(release: Publishable, to: Publish, say: Say) -> Delivery:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from distill_data.corpus.card import CARD_NAME, render_card
-from distill_data.corpus.manifest import MANIFEST_NAME, Manifest, manifest_text, parse_manifest
+from distill_data.corpus.check import verify_corpus
+from distill_data.corpus.manifest import MANIFEST_NAME, FileFacts, Manifest, manifest_text, parse_manifest
 from distill_data.corpus.read import FAMILIES, Corpus
+from distill_data.errors import CorpusError
 from distill_data.publish.publishable import RepoType
+from distill_data.publish_config import Publish
 
 _PATH_KEYS = {"root", "path", "model", "tokenizer", "chat_template", "to"}
 _TEXT_KEYS = {"system_prompt"}
@@ -43,6 +46,8 @@ class ReleaseFile:
 class Release:
     """Everything of one version that is published; see `publishable.Publishable`."""
 
+    corpus: Corpus
+    """The version as it is here."""
     manifest: Manifest
     """The published one."""
     data: tuple[ReleaseFile, ...]
@@ -78,9 +83,22 @@ class Release:
         """Of the commit."""
         return f"{self.reference}: {self.manifest.counts['kept']:,} rows"
 
+    def require_whole(self) -> None:
+        """Verify the version.
+
+        Raises:
+            CorpusError: it is damaged.
+        """
+        if problems := verify_corpus(self.corpus):
+            more = f" and {len(problems) - 1:,} more" if len(problems) > 1 else ""
+            raise CorpusError(
+                f"{self.reference} is not whole and is not published: {problems[0]}{more}: see `distill-data corpus "
+                "verify`, then restore it or build again"
+            )
+
     def owns(self, path: str) -> bool:
         """Whether a path at a destination is one of a data file, of this version or another."""
-        return is_data_path(path)
+        return path.split("/")[0] in FAMILIES
 
     def what_else(self, marker: str | None) -> str | None:
         """What a place holds instead of this version, by its manifest.json; None where it is this one."""
@@ -107,27 +125,28 @@ class Release:
             )
         return None
 
+    def before(self, marker: str) -> tuple[str, tuple[FileFacts, ...]]:
+        """The tag of the version that has this manifest.json, and its data files."""
+        theirs = parse_manifest(marker, MANIFEST_NAME)
+        return f"v{theirs.version}", tuple(theirs.files)
 
-def make_release(corpus: Corpus, repo_id: str | None) -> Release:
+
+def make_release(corpus: Corpus, to: Publish) -> Release:
     """The files of a version as they are published.
 
     Args:
-        corpus: the version, verified.
-        repo_id: the hub's repository that its card names; None for other destinations.
+        corpus: the version.
+        to: where it goes: its card names a hub's repository, and the licence where one is set.
     """
     manifest = public_manifest(corpus.manifest)
     data = [ReleaseFile(file.path, corpus.path / file.path, file.bytes, file.sha256) for file in corpus.manifest.files]
     return Release(
+        corpus=corpus,
         manifest=manifest,
         data=tuple(data),
-        card=made_file(CARD_NAME, render_card(manifest, repo_id)),
+        card=made_file(CARD_NAME, render_card(manifest, to.repo_id, to.license)),
         marker=made_file(MANIFEST_NAME, manifest_text(manifest)),
     )
-
-
-def is_data_path(path: str) -> bool:
-    """Whether a path at a destination is one of a data file, of this version or another."""
-    return path.split("/")[0] in FAMILIES
 
 
 def public_manifest(manifest: Manifest) -> Manifest:

@@ -19,7 +19,7 @@ TRIES = 6
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
 LONGEST_RETRY_AFTER = 900.0
-_STATUSES = {408, 429, 500, 502, 503, 504}
+_PASSING = {408, 429}  # and whatever a server or what stands before it says of itself: 500 and above
 _XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
 _ERRNOS = {errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE, errno.EIO}
 
@@ -66,7 +66,7 @@ def passing_reason(error: BaseException) -> str | None:
             return None
         status = status_of(cause)
         if status is not None:
-            return f"the server answered {status}" if status in _STATUSES else None
+            return f"the server answered {status}" if status in _PASSING or status >= 500 else None
         if isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError):
             return without_secrets(f"the connection broke ({reason_of(cause)})")
         if isinstance(cause, json.JSONDecodeError):

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from distill_data.corpus.manifest import read_manifest
+from distill_data.corpus.manifest import FileFacts, read_manifest
 from distill_data.corpus.versions import find_version
 from distill_data.errors import DistillDataError, InputError
 from distill_data.file_hash import file_sha256
@@ -56,6 +56,9 @@ class StudentRelease:
         """All files; student.json is the last."""
         return (*self.data, self.card, self.marker)
 
+    def require_whole(self) -> None:
+        """Nothing to look at: its files were read just now, for their hashes."""
+
     def owns(self, path: str) -> bool:
         """Whether a path at a destination is one of a student's, which the next one replaces or removes."""
         return any(_matches(path, pattern) for pattern in (*MODEL_FILES, *FACTS))
@@ -77,6 +80,10 @@ class StudentRelease:
         if corpus_family(theirs) == corpus_family(self.corpus):
             return None
         return f"holds a student of the corpus {theirs}, and this one is of {self.corpus}: choose another repository"
+
+    def before(self, marker: str) -> tuple[str, tuple[FileFacts, ...]]:
+        """The tag of the student that has this student.json, which lists no files."""
+        return str(_read(marker).get("student")), ()
 
 
 def student_folder(root: str | Path, student: str | Path) -> Path:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _BLOCK = 1 << 20
+_CLAIM = "publishing.json"  # there while a release is on its way
+T = TypeVar("T")
 
 
 def publish_to_url(release: Publishable, to: Publish, say: Say) -> Delivery:
@@ -29,19 +34,28 @@ def publish_to_url(release: Publishable, to: Publish, say: Say) -> Delivery:
 
     Raises:
         PublishError: something else has this name there, or the store cannot be written.
+        CorpusError: the release is not whole; nothing was written then.
     """
     store, base = _open(to.to)
     folder, address = f"{base}/{release.tag}", f"{to.to}/{release.tag}"
-    if _is_there(store, folder, release, address):
+
+    def patiently(what: str, step: Callable[..., T], *more: Any) -> T:
+        return with_retries(f"{what} {address}", lambda: step(store, folder, release, *more), say)
+
+    if patiently("looking at", _is_there, address):
         return Delivery(address, None, already_there=True, bytes_sent=0)
+    release.require_whole()
     say(f"publish: {release.reference} to {address}")
+    patiently("claiming", _claim, address)
+    if patiently("looking at", _is_there, address):  # by somebody whose claim ended meanwhile
+        patiently("leaving", _unclaim)
+        return Delivery(address, None, already_there=True, bytes_sent=0)
     sent = sum(_bring(store, folder, file, say) for file in release.files if file is not release.marker)
-    _remove_others(store, folder, release)
-    if not _create(store, f"{folder}/{release.marker.path}", release.marker.content()):
-        _is_there(store, folder, release, address)  # somebody else was faster; with another version, that is an error
-        return Delivery(address, None, already_there=True, bytes_sent=sent)
-    _require_all(store, folder, release, address)
-    return Delivery(address, None, already_there=False, bytes_sent=sent + release.marker.bytes)
+    patiently("clearing", _remove_others)
+    is_ours = patiently("finishing", _finish, address)
+    patiently("leaving", _unclaim)
+    patiently("checking", _require_all, address)
+    return Delivery(address, None, not is_ours, sent + release.marker.bytes * is_ours)
 
 
 def _open(url: str) -> tuple[AbstractFileSystem, str]:
@@ -70,6 +84,39 @@ def _is_there(store: AbstractFileSystem, folder: str, release: Publishable, addr
     if (what := release.what_else(content.decode(errors="replace"))) is not None:
         raise PublishError(f"{address} holds {what}, and a published version never changes: publish to another place")
     return True
+
+
+def _claim(store: AbstractFileSystem, folder: str, release: Publishable, address: str) -> None:
+    """Have this folder for this release: two that share a tag would write into each other's files.
+
+    Raises:
+        PublishError: another one has it.
+    """
+    path, ours = f"{folder}/{_CLAIM}", {"publishing": release.reference, "digest": release.digest}
+    if _create(store, path, json.dumps(ours).encode()):
+        return
+    try:
+        theirs = json.loads(store.cat_file(path))
+    except FileNotFoundError:
+        return  # it was finished just now
+    if theirs != ours:
+        raise PublishError(
+            f"{address} is being filled with another {release.reference} (digest {theirs['digest'][:12]}, this one has "
+            f"{release.digest[:12]}): publish to another place, or, if that publish is dead, remove {address}/{_CLAIM}"
+        )
+
+
+def _unclaim(store: AbstractFileSystem, folder: str, release: Publishable) -> None:
+    with suppress(FileNotFoundError):
+        store.rm_file(f"{folder}/{_CLAIM}")
+
+
+def _finish(store: AbstractFileSystem, folder: str, release: Publishable, address: str) -> bool:
+    """Write the marker; whether it was this publish that did."""
+    if _create(store, f"{folder}/{release.marker.path}", release.marker.content()):
+        return True
+    _is_there(store, folder, release, address)  # somebody else was faster; with another release, that is an error
+    return False
 
 
 def _bring(store: AbstractFileSystem, folder: str, file: ReleaseFile, say: Say) -> int:
@@ -138,6 +185,7 @@ def _create(store: AbstractFileSystem, path: str, content: bytes) -> bool:
 
 def _create_local(target: Path, content: bytes) -> None:
     """A whole file under a name that nothing has; FileExistsError where something has."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.create")
     place(content, temporary)
     try:

@@ -11,6 +11,7 @@ from distill_data.config import Config
 from distill_data.corpus.assemble import AssemblyProgress
 from distill_data.corpus.read import Corpus, open_corpus
 from distill_data.errors import StudentError
+from distill_data.lease import traces_in_use
 from distill_data.prompts import PromptSet
 from distill_data.rounds.answers import trained_on
 from distill_data.rounds.curve import RoundResult, RoundsReport, result_of, write_curve
@@ -93,10 +94,11 @@ def play_round(standing: Standing, watch: Watch, budget: Budget = NO_BUDGET) -> 
     if standing.generated.paused is not None:
         return standing
     scores = plan_scores(settings, number, answers, standing.first if rounds.teachers_own else None)
-    scores, standing = _generated(scores, standing, watch, budget, f"score {number}")
-    if standing.generated.paused is not None:
-        return standing
-    manifest, _ = assemble_version(scores, watch.assembly)
+    with traces_in_use(scores.store.folder):  # until they are in a version
+        scores, standing = _generated(scores, standing, watch, budget, f"score {number}")
+        if standing.generated.paused is not None:
+            return standing
+        manifest, _ = assemble_version(scores, watch.assembly)
     corpus = open_corpus(f"{manifest.name}@v{manifest.version}", settings.root)
     student = plan_next_student(settings, standing.student, corpus)
     _train_and_measure(student, standing.first, watch)

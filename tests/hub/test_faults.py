@@ -11,18 +11,23 @@ from pathlib import Path
 
 import pytest
 
+from distill_data.corpus.assemble import assemble
 from distill_data.corpus.read import Corpus
-from tests.hub.conftest import TOKEN, Run
+from tests.hub.conftest import TOKEN, MakeJob, Run
 from tests.hub.server import File, Hub, Repo
+from tests.unit.corpus.conftest import make_prompts
 
 
 def lfs_bytes(corpus: Corpus) -> int:
     return sum(file.bytes for file in corpus.manifest.files)
 
 
-@pytest.mark.parametrize("status", [503, 429])
+@pytest.mark.parametrize("status", [529, 429])
 @pytest.mark.parametrize("step", ["/commit/", "/tag/", "/refs", "create", "/tree/", "PUT /lfs/", "preupload", "yaml"])
 def test_a_hub_that_is_busy_is_asked_again(publish: Run, hub: Hub, corpus: Corpus, step: str, status: int) -> None:
+    if step != "create":
+        hub.repos["org/sums"] = Repo(private=False)
+        hub.repos["org/sums"].add({})
     hub.fail(step, status, Retry_After="0")
     done = publish()
     assert done.returncode == 0, done.stderr
@@ -109,6 +114,26 @@ def test_a_publish_killed_before_its_tag_only_sets_it(publish: Run, hub: Hub, co
     head = repo.tags.pop("v1")
     assert publish().returncode == 0
     assert repo.tags == {"v1": head} and len(repo.commits) == 2
+
+
+def test_a_tag_that_a_kill_left_out_is_set_before_the_next_version(
+    publish: Run, hub: Hub, corpus: Corpus, make_job: MakeJob
+) -> None:
+    assert publish().returncode == 0
+    repo = hub.repos["org/sums"]
+    first = repo.tags.pop("v1")
+    assemble(make_job(make_prompts(5)), lambda progress: None)
+    assert publish("sums@v2").returncode == 0
+    assert repo.tags == {"v1": first, "v2": repo.head} and first != repo.head
+
+
+def test_files_of_others_get_no_tag_of_a_version(publish: Run, hub: Hub, corpus: Corpus, make_job: MakeJob) -> None:
+    assert publish().returncode == 0
+    repo = hub.repos["org/sums"]
+    repo.tags.clear()
+    repo.add({**repo.commits[repo.head], corpus.manifest.files[0].path: File(b"theirs", lfs=True)})
+    assemble(make_job(make_prompts(5)), lambda progress: None)
+    assert publish("sums@v2").returncode == 0 and repo.tags == {"v2": repo.head}
 
 
 def test_a_hub_that_keeps_other_bytes_gets_no_tag(publish: Run, hub: Hub, corpus: Corpus) -> None:

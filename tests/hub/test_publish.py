@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import yaml
+
 from distill_data.corpus.assemble import assemble
 from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.manifest import read_manifest
 from distill_data.corpus.read import Corpus
+from distill_data.corpus.tagging import tag_version
+from distill_data.publish import publish_version
+from distill_data.publish_config import Publish
 from tests.hub.conftest import MakeJob, Run, make_prompts
 from tests.hub.server import File, Hub, Repo
 
@@ -24,6 +29,13 @@ assert traces["trace_id"][:] == pinned["trace_id"][:] == labels["trace_id"][:]
 assert [row["trace_id"] for row in streamed] == traces["trace_id"][:]
 assert streamed[0]["support_ids"] == labels[0]["support_ids"]
 print(len(traces), len(rejected))
+"""
+
+LOAD_BOTH = """
+from datasets import load_dataset
+before, now = (load_dataset("org/sums", revision=tag, split="train") for tag in ("v1", "v2"))
+head = load_dataset("org/sums", split="train")
+print(len(before), "v2" if head["trace_id"][:] == now["trace_id"][:] != before["trace_id"][:] else "?")
 """
 
 
@@ -63,7 +75,7 @@ def test_publishing_again_sends_nothing(publish: Run, hub: Hub, corpus: Corpus) 
 
 
 def test_the_next_version_replaces_the_files_of_the_one_before(
-    publish: Run, hub: Hub, corpus: Corpus, make_job: MakeJob
+    publish: Run, run: Run, hub: Hub, corpus: Corpus, make_job: MakeJob
 ) -> None:
     assert publish().returncode == 0
     assemble(make_job(make_prompts(12), storage={"rows_per_file": 10}), lambda progress: None)
@@ -72,6 +84,9 @@ def test_the_next_version_replaces_the_files_of_the_one_before(
     assert repo.tags == {"v1": list(repo.commits)[1], "v2": repo.head} and len(repo.commits) == 3
     assert "traces/train-00000-of-00001.parquet" in repo.commits[repo.tags["v1"]]
     assert "traces/train-00000-of-00001.parquet" not in repo.commits[repo.head]
+    loaded = run("-c", LOAD_BOTH)
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.split() == [str(corpus.manifest.counts["train"]), "v2"]
 
 
 def test_an_older_version_does_not_take_the_head_back(
@@ -100,7 +115,33 @@ def test_a_damaged_version_is_not_published(publish: Run, hub: Hub, corpus: Corp
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     refused = publish()
     assert refused.returncode == 1 and "is not whole and is not published" in refused.stderr
-    assert not hub.requests
+    assert not hub.repos and all(request.startswith("GET ") for request in hub.requests)
+    assert "is not whole" in publish("sums@v1", "--dry-run").stderr
+
+
+def test_what_is_there_is_not_read_again(publish: Run, hub: Hub, corpus: Corpus) -> None:
+    assert publish().returncode == 0
+    (corpus.path / corpus.manifest.files[0].path).unlink()
+    again = publish("sums@v1", "--json")
+    assert again.returncode == 0 and json.loads(again.stdout)["delivery"]["already_there"]
+
+
+def test_a_name_alone_is_the_version_that_is_promoted(
+    publish: Run, hub: Hub, corpus: Corpus, make_job: MakeJob, tmp_path: Path
+) -> None:
+    refused = publish("sums")
+    assert refused.returncode == 2 and "no version of sums is promoted" in refused.stderr and not hub.requests
+    tag_version(str(tmp_path), "sums@v1", "stable")
+    assemble(make_job(make_prompts(5)), lambda progress: None)
+    assert publish("sums").returncode == 0 and hub.repos["org/sums"].tags.keys() == {"v1"}
+    named = publish("sums@v2")
+    assert named.returncode == 0 and "sums@v2 was never promoted; stable is v1" in named.stderr
+
+
+def test_a_licence_that_came_later_is_on_the_card(corpus: Corpus, tmp_path: Path) -> None:
+    to = Publish(to="hf://org/sums", license="cc-by-4.0")
+    card = publish_version(tmp_path, "sums@v1", to, dry_run=True).card
+    assert card is not None and yaml.safe_load(card.split("---\n")[1])["license"] == "cc-by-4.0"
 
 
 def test_a_dry_run_shows_files_and_card_and_asks_nobody(publish: Run, hub: Hub, corpus: Corpus) -> None:

@@ -20,11 +20,12 @@ from distill_data.build import (
 from distill_data.build_report import BuildReport, report_build, report_pause
 from distill_data.config import Config
 from distill_data.corpus.check import verify_corpus
+from distill_data.corpus.gc import free_parts, plan_gc
 from distill_data.corpus.read import open_corpus
 from distill_data.corpus.versions import list_versions
-from distill_data.errors import InputError, ModelError, TeacherError
+from distill_data.errors import InputError, ModelError, TeacherError, TraceStoreError
 from distill_data.estimate import UNSEEN_BYTES_PER_TOKEN, estimate_build
-from distill_data.lease import teacher_lease
+from distill_data.lease import teacher_lease, traces_in_use
 from distill_data.screening import prompts_of
 from distill_data.teachers.generation import NO_BUDGET
 from distill_data.teachers.messages import TeacherJob
@@ -178,6 +179,25 @@ def test_nothing_is_assembled_while_traces_are_missing(config: Config) -> None:
     assert existing_version(planned) is None
     with pytest.raises(TeacherError, match="40 of 40 traces are still missing: run the same command again"):
         assemble_version(planned, lambda *_: None)
+
+
+def test_no_trace_goes_before_it_is_in_a_version(config: Config) -> None:
+    build_corpus(config)
+    build, _ = generate_missing(plan(with_samples(config, 6)), lambda _: None)
+    unused = plan_gc(config.root, unused=True)
+    assert unused.free
+    refused = []
+
+    def gc(_: object) -> None:
+        with pytest.raises(TraceStoreError, match="makes a version: run gc again"):
+            free_parts(unused, config.root, unused=True)
+        refused.append(1)
+
+    with traces_in_use(build.store.folder):  # as flows do from the first trace on
+        gc(None)
+    manifest, _ = assemble_version(build, gc)
+    assert len(refused) > 1 and manifest.counts["kept"] + manifest.counts["rejected"] == build.plan.wanted
+    assert free_parts(unused, config.root, unused=True).free == []  # the version needs them
 
 
 def test_the_digest_is_known_before_the_version_is_written(config: Config) -> None:

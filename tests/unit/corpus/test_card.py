@@ -37,6 +37,11 @@ def test_the_header_is_yaml_with_both_configs(corpus: Corpus) -> None:
     traces, labels, rejected = header["configs"]
     assert (traces["config_name"], traces["default"], labels["config_name"]) == ("traces", True, "soft_labels")
     assert rejected["data_files"] == [{"split": "rejected", "path": "rejected/rejected-*.parquet"}]
+    assert header["dataset_info"][0] == {
+        "config_name": "traces",
+        "splits": [{"name": split, "num_examples": corpus.manifest.counts[split]} for split in ("train", "validation")],
+        "download_size": sum(file.bytes for file in corpus.manifest.files if file.path.startswith("traces/")),
+    }
     assert labels["data_files"] == [
         {"split": "train", "path": "soft_labels/train-*.parquet"},
         {"split": "validation", "path": "soft_labels/validation-*.parquet"},
@@ -59,7 +64,7 @@ def test_the_licence_is_the_configs_else_that_of_the_sources(
     assemble(make_job(**sections), lambda progress: None)
     text = card(open_corpus("sums", tmp_path))
     assert yaml.safe_load(text.split("---\n")[1])["license"] == shown
-    assert f"sources: `sums` ({of_source or 'no licence named'}) |" in text
+    assert re.search(rf"\| source `sums` \| .* \({of_source or 'no licence named'}\) \|", text)
 
 
 def test_sources_of_different_licences_make_it_other(corpus: Corpus) -> None:
@@ -69,7 +74,23 @@ def test_sources_of_different_licences_make_it_other(corpus: Corpus) -> None:
     sources = manifest.prompts.model_copy(update={"sources": {"sums": {}, "more": {}}})
     text = render_card(manifest.model_copy(update={"config": manifest.config | both, "prompts": sources}))
     assert yaml.safe_load(text.split("---\n")[1])["license"] == "other"
-    assert "sources: `sums` (mit), `more` (cc-by-4.0) |" in text
+    assert "| source `sums` | unknown (mit) |" in text and "| source `more` | unknown (cc-by-4.0) |" in text
+
+
+def test_sources_are_named_as_they_were_read(corpus: Corpus) -> None:
+    manifest = corpus.manifest
+    pins = {
+        "gsm": {"path": "openai/gsm8k", "subset": "main", "split": "train", "revision": "cc7b047", "fingerprint": "1"},
+        "own": {"path": "/somewhere/own.jsonl", "sha256": "12ab"},
+        "gym": {"reasoning_gym": "0.1.25", "task": "chain_sum", "seed": 7, "size": 96, "options": {"max_terms": 2}},
+    }
+    config = manifest.config | {"prompts": [manifest.config["prompts"][0]] * 3}
+    prompts = manifest.prompts.model_copy(update={"sources": pins})
+    text = render_card(manifest.model_copy(update={"config": config, "prompts": prompts}))
+    assert yaml.safe_load(text.split("---\n")[1])["source_datasets"] == ["openai/gsm8k"]
+    assert "| source `gsm` | `openai/gsm8k`, subset main, split train, revision cc7b047 (no licence named) |" in text
+    assert "| source `own` | `own.jsonl`, sha256 12ab (no licence named) |" in text
+    assert 'reasoning_gym 0.1.25, task chain_sum, seed 7, size 96, options {"max_terms": 2} (no licence named)' in text
 
 
 def test_a_name_that_yaml_reads_as_a_number_stays_text(make_job: MakeJob, tmp_path: Path) -> None:

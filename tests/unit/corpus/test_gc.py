@@ -105,7 +105,7 @@ def test_a_build_at_work_and_a_version_that_cannot_be_read_stop_it(root: Path) -
     plan = plan_gc(root, ["sums@v2"])
     with (
         teacher_lease(TraceStore(root, TEACHER_ID).folder, wait=True, say=print),
-        pytest.raises(TraceStoreError, match="is at work: run gc again"),
+        pytest.raises(TraceStoreError, match=r"is at work.*: run gc again"),
     ):
         free_parts(plan, root, ["sums@v2"])
     (root / "corpora" / "sums" / "v1" / "manifest.json").write_text("{")

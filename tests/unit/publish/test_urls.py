@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -83,6 +84,46 @@ def test_another_version_of_that_number_is_refused(
     with pytest.raises(PublishError, match="a published version never changes"):
         publish_version(tmp_path / "other", "sums@v1", place)
     assert fetch(place, tmp_path / "copy").manifest.digest == corpus.manifest.digest
+
+
+def test_two_versions_of_one_number_do_not_share_a_folder(
+    corpus: Corpus, place: str, tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assemble(make_job(make_prompts(5), root=tmp_path / "other"), lambda progress: None)
+    real, refused = urls._put, []
+
+    def put(store: Any, path: str, file: Any) -> None:
+        if not refused:  # the other one comes while this one's files are on their way
+            refused.append(1)
+            with pytest.raises(PublishError, match=r"being filled with another sums@v1 .*remove .*publishing.json"):
+                publish_version(tmp_path / "other", "sums@v1", place)
+        real(store, path, file)
+
+    monkeypatch.setattr(urls, "_put", put)
+    publish_version(tmp_path, "sums@v1", place)
+    copy = fetch(place, tmp_path / "copy")
+    assert refused and verify_corpus(copy) == [] and copy.manifest.digest == corpus.manifest.digest
+    assert not (copy.path / "publishing.json").exists()
+
+
+@pytest.mark.parametrize("step", ["_is_there", "_claim", "_put", "_remove_others", "_create", "_require_all"])
+def test_a_store_that_is_busy_is_asked_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    real, failed = getattr(urls, step), []
+
+    def busy(*arguments: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise OSError(errno.EBUSY, "slow down")
+        return real(*arguments)
+
+    monkeypatch.setattr(urls, step, busy)
+    monkeypatch.setattr("distill_data.publish.retry.FIRST_WAIT", 0.01)
+    lines: list[str] = []
+    publish_version(tmp_path, "sums@v1", f"file://{tmp_path}/out/sums", say=lines.append)
+    assert failed and any("trying again" in line for line in lines)
+    assert verify_corpus(fetch(f"file://{tmp_path}/out/sums", tmp_path / "copy")) == []
 
 
 def test_a_failure_leaves_no_version_and_what_was_sent_is_not_sent_again(
