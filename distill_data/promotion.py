@@ -9,7 +9,7 @@ from distill_data.corpus.gates import failed_gates
 from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.read import Corpus
 from distill_data.corpus.tagging import is_held, names, promote_version, stable_moves
-from distill_data.corpus.tags import STABLE, Moves
+from distill_data.corpus.tags import STABLE, Moves, named_before
 from distill_data.corpus.versions import version_folder
 from distill_data.errors import CorpusError
 from distill_data.screening import contaminated_rows
@@ -26,7 +26,8 @@ class Promotion:
 
 
 def promote(settings: Config, manifest: Manifest, created: bool) -> Promotion:
-    """Promote a build's version if it may be; a version that is promoted already is not looked at again.
+    """Promote a build's version if it may be. One that is stable already is looked at again, as gates may have been
+    tightened since, unless a person's hand made it so; where it fails, the tag stays, and nobody goes on with it.
 
     Args:
         settings: the config; without `gates` every version passes.
@@ -38,12 +39,17 @@ def promote(settings: Config, manifest: Manifest, created: bool) -> Promotion:
     """
     root, name, version = settings.root, manifest.name, manifest.version
     moves = stable_moves(root, name)
-    if names(moves, version):
+    stable = names(moves, version)
+    if stable and moves[-1].moved_by_hand:
         return Promotion(True, version, [], None)
     if is_held(moves, version):
         return _held(moves, name, version)
-    if failed := _failed(settings, manifest, _current(moves)):
-        return Promotion(False, _current(moves), failed, None)
+    before = named_before(moves)[-1:] if stable else [_current(moves)]
+    if failed := _failed(settings, manifest, before[0] if before else None):
+        back = f"{STABLE} names it since gates were looser: `distill-data corpus rollback {name}` takes that back"
+        return Promotion(False, _current(moves), failed, back if stable else None)
+    if stable:
+        return Promotion(True, version, [], None)
     try:
         moves = promote_version(root, name, version)
     except CorpusError as error:

@@ -34,7 +34,8 @@ def verify_corpus(corpus: Corpus) -> list[str]:
         return problems
     for split in corpus.splits:
         for traces in corpus.files("traces", split):
-            problems += _pair_problems(corpus.path, traces, corpus.path / "soft_labels" / traces.name)
+            labels = corpus.path / "soft_labels" / traces.name
+            problems += _pair_problems(corpus.path, traces, labels, corpus.manifest.tokenizer["vocab_size"])
             if corpus.labels:
                 problems += label_problems(traces, corpus.labels, f"traces/{traces.name}")
     return problems + _identity_problems(corpus)
@@ -109,8 +110,8 @@ _FAMILY_SPLITS = [
 ]
 
 
-def _pair_problems(folder: Path, traces: Path, labels: Path) -> Iterator[str]:
-    """Rows of a soft-label file against the traces beside it."""
+def _pair_problems(folder: Path, traces: Path, labels: Path, vocabulary: int) -> Iterator[str]:
+    """Rows of a soft-label file against the traces beside it; token ids are below `vocabulary`."""
     name = labels.relative_to(folder).as_posix()
     if not labels.is_file():
         yield f"{name}: is missing beside {traces.relative_to(folder).as_posix()}"
@@ -119,7 +120,10 @@ def _pair_problems(folder: Path, traces: Path, labels: Path) -> Iterator[str]:
     start = 0
     for batch in pq.ParquetFile(labels).iter_batches(batch_size=_BATCH_ROWS):
         beside = light.slice(start, len(batch))
-        for what, wrong in _wrong_rows(batch, beside).items():
+        if empty := next((column for column in batch.schema.names if _has_nulls(batch.column(column))), None):
+            yield f"{name}: {empty} has nulls in rows {start} to {start + len(batch) - 1}"
+            return
+        for what, wrong in _wrong_rows(batch, beside, vocabulary).items():
             if wrong.any():
                 yield f"{name}: row {start + int(np.argmax(wrong))}: {what}"
         start += len(batch)
@@ -127,7 +131,11 @@ def _pair_problems(folder: Path, traces: Path, labels: Path) -> Iterator[str]:
         yield f"{name}: has {start:,} rows, {traces.relative_to(folder).as_posix()} has {len(light):,}"
 
 
-def _wrong_rows(labels: pa.RecordBatch, traces: pa.Table) -> dict[str, np.ndarray]:
+def _has_nulls(column: pa.Array) -> bool:
+    return column.null_count > 0 or (pa.types.is_list(column.type) and pc.list_flatten(column).null_count > 0)
+
+
+def _wrong_rows(labels: pa.RecordBatch, traces: pa.Table, vocabulary: int) -> dict[str, np.ndarray]:
     """Per promise, which rows of a batch break it: bool [rows]. `traces` may be shorter."""
     labels = labels.slice(0, len(traces))
     lengths = {name: _lengths(labels.column(name)) for name in labels.schema.names if name != "trace_id"}
@@ -148,9 +156,13 @@ def _wrong_rows(labels: pa.RecordBatch, traces: pa.Table) -> dict[str, np.ndarra
         "support_counts do not add up to support_logprobs": counted != lengths["support_logprobs"],
         "sampled_logprobs are not all finite and at most 0": _any_in_row(labels, "sampled_logprobs", _impossible),
         "support_logprobs are not likeliest first": _any_in_row(labels, "support_logprobs", _rising_within(labels)),
-        "support_logprobs are not all finite": _any_in_row(
-            labels, "support_logprobs", lambda values: ~np.isfinite(values)
-        ),
+        "support_logprobs are not all finite and at most 0": _any_in_row(labels, "support_logprobs", _impossible),
+        **{
+            f"{name} are not all among the teacher's {vocabulary:,}": _any_in_row(
+                labels, name, lambda ids: (ids < 0) | (ids >= vocabulary)
+            )
+            for name in ("prompt_token_ids", "completion_token_ids", "support_ids")
+        },
     }
 
 

@@ -76,6 +76,23 @@ def test_a_version_that_fails_is_made_and_not_promoted(config: Config) -> None:
     assert promotion == Promotion(True, 2, [], None)
 
 
+def test_tightened_gates_look_at_what_is_stable_again(config: Config) -> None:
+    built(config)
+    _, promotion = built(changed_gates(config, min_rows=1000))
+    assert (promotion.promoted, promotion.stable) == (False, 1) and "min_rows" in promotion.failed_gates[0]
+    assert promotion.note is not None and "corpus rollback" in promotion.note
+    tag_version(config.root, f"{config.name}@v1", "stable")  # a person has the last word
+    assert built(changed_gates(config, min_rows=1000))[1].promoted
+
+
+def test_what_is_stable_is_compared_with_what_was_before(config: Config) -> None:
+    built(config)
+    gated = changed_gates(with_samples(config, 3), max_length_drift=1e-9)
+    assert not built(gated)[1].promoted
+    built(changed_gates(gated, max_length_drift=10.0))
+    assert "v1" in built(gated)[1].failed_gates[0]
+
+
 def test_a_build_says_which_gate_failed_and_what_to_do(config: Config) -> None:
     gated = changed_gates(config, min_rows=41, max_dropped={"truncated": 0.0})
     report = build_corpus(gated)

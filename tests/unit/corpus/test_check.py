@@ -142,3 +142,28 @@ def test_log_probabilities_that_cannot_be_are_found(corpus: Corpus, name: str) -
     rows[1][name][0] = float("nan")
     problems = verify_corpus(rewrite(corpus, f"soft_labels/{TRAIN}", pa.Table.from_pylist(rows, labels.schema)))
     assert len(problems) == 1 and f"row 1: {name} are not all finite" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("support_ids", 1_000_000), ("support_ids", -1), ("completion_token_ids", 400), ("prompt_token_ids", -5),
+        ("support_logprobs", 5.0), ("sampled_logprobs", 0.1),
+    ],
+)  # fmt: skip
+def test_ids_and_probabilities_that_cannot_be_are_found(corpus: Corpus, name: str, value: float) -> None:
+    labels = corpus.table("soft_labels")
+    rows = labels.to_pylist()
+    rows[1][name][0] = value
+    problems = verify_corpus(rewrite(corpus, f"soft_labels/{TRAIN}", pa.Table.from_pylist(rows, labels.schema)))
+    assert len(problems) == 1 and f"row 1: {name} are not all" in problems[0]
+
+
+@pytest.mark.parametrize("name", [name for name, _ in SOFT_LABEL_FIELDS])
+def test_nulls_are_found(corpus: Corpus, name: str) -> None:
+    labels = corpus.table("soft_labels")
+    rows = labels.to_pylist()
+    rows[1][name][0] = None
+    older = pa.schema([("trace_id", pa.string()), *SOFT_LABEL_FIELDS])  # which does not say that there are none
+    problems = verify_corpus(rewrite(corpus, f"soft_labels/{TRAIN}", pa.Table.from_pylist(rows, older)))
+    assert len(problems) == 1 and f"{name} has nulls in rows 0 to" in problems[0]
