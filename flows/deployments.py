@@ -1,4 +1,7 @@
-"""What `distill-data serve` declares in Prefect: a deployment, and the automations that watch over its runs."""
+"""What `distill-data serve` declares in Prefect: a deployment, and the automations that watch over its runs.
+
+`python -m flows.deployments` declares the one that finds killed runs alone, for work pools.
+"""
 
 from __future__ import annotations
 
@@ -173,3 +176,7 @@ async def _until_interrupted(runner: Runner) -> None:
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     with suppress(asyncio.CancelledError):
         await running
+
+
+if __name__ == "__main__":  # for work pools, whose runs nobody serves
+    declare(crash_automation())

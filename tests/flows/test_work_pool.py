@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,7 +22,22 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 
 from distill_data.corpus.versions import list_tags, list_versions
-from tests.flows.scheduling import QUIET, api, clean_environment, ended, kill_group, runs_of, state_of, wait_for
+from flows.deployments import SILENCE, crash_automation, declare
+from tests.flows.scheduling import (
+    QUIET,
+    api,
+    clean_environment,
+    ended,
+    kill_group,
+    make_long,
+    parts,
+    read_run,
+    runs_of,
+    state_of,
+    store_of,
+    wait_for,
+)
+from tests.pool.replay_job import committed
 
 __all__ = ["api"]
 
@@ -53,16 +70,17 @@ def prefect(environment: dict[str, str]) -> Prefect:
 
 
 @pytest.fixture
-def worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], None]]:
+def worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """Start README's worker, in the project's folder."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def start() -> None:
+    def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--limit", "1"]
         with (tmp_path / "worker.log").open("wb") as log:
             running.append(
                 subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True)
             )
+        return running[-1]
 
     yield start
     for process in running:
@@ -74,6 +92,12 @@ def worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[],
         for left in below:
             with suppress(psutil.NoSuchProcess):
                 left.kill()
+
+
+def is_teacher(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return "distill_data.teachers" in " ".join(process.cmdline())
+    return False
 
 
 def deployment() -> DeploymentResponse:
@@ -88,7 +112,7 @@ def run_of(which: UUID, is_wanted: Callable[[FlowRun], Any]) -> FlowRun:
 
 
 def test_a_worker_does_what_is_started_by_hand_and_what_the_clock_says(
-    job: dict[str, Any], prefect: Prefect, worker: Callable[[], None], tmp_path: Path
+    job: dict[str, Any], prefect: Prefect, worker: Callable[[], Any], tmp_path: Path
 ) -> None:
     del job["student"]
     config = tmp_path / "config.yaml"
@@ -121,3 +145,46 @@ def test_a_worker_does_what_is_started_by_hand_and_what_the_clock_says(
     assert state_of(due)[1].startswith("arithmetic@v1 is up to date: nothing new; ")
     assert list_versions(job["root"], "arithmetic") == [1]
     assert before == {name: (PROJECT / name).read_bytes() for name in before}
+
+
+def test_a_run_whose_machine_went_down_is_found_and_the_next_goes_on(
+    job: dict[str, Any],
+    prefect: Prefect,
+    worker: Callable[[], subprocess.Popen[bytes]],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    del job["student"]
+    make_long(job)
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(job), encoding="utf-8")
+    prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
+    prefect("--no-prompt", "deploy", "--name", "nightly")
+    subprocess.run([sys.executable, "-m", "flows.deployments"], cwd=PROJECT, env=environment, check=True)
+    with get_client(sync_client=True) as client:
+        client.pause_deployment(deployment().id)
+        (found,) = client.read_automations_by_name(crash_automation().name)
+    assert found.trigger.within == SILENCE  # pyright: ignore
+    declare(crash_automation(silence=timedelta(seconds=40)))  # of a heartbeat every 30 s: a shorter wait
+    machine = worker()
+    prefect("deployment", "run", DEPLOYMENT, "--param", f'config="{config}"')
+    (run,) = [run for run in runs_of(deployment().id) if not run.state.is_final() and not run.auto_scheduled]
+    wait_for(lambda: parts(job), 300)
+    teachers = [child for child in psutil.Process(machine.pid).children(recursive=True) if is_teacher(child)]
+    for teacher in teachers:
+        teacher.suspend()  # however fast the machine is, the run stays in its middle
+    time.sleep(45)  # longer than silence may be: a run that is at work says so in time
+    assert teachers and state_of(read_run(run.id))[0] == "Running"
+    kill_group(machine)  # with the run's own process
+    for teacher in teachers:
+        with suppress(psutil.NoSuchProcess):
+            teacher.kill()
+    name, message = state_of(ended(run.id, 150))
+    assert name == "Crashed" and message.startswith("no heartbeat for 40 s: its process was killed")
+    before = set(committed(store_of(job)))
+    worker()
+    prefect("deployment", "run", DEPLOYMENT, "--param", f'config="{config}"')
+    (again,) = [run for run in runs_of(deployment().id) if not run.state.is_final() and not run.auto_scheduled]
+    assert state_of(ended(again.id, 400))[0] == "Completed"
+    made = committed(store_of(job))
+    assert before <= set(made) and set(made.values()) == {1}
