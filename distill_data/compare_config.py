@@ -19,7 +19,9 @@ class Compare(Section):
     teacher said; `reference`, cross-entropy on the sources' own references, for as many tokens. `soft_labels` is what
     the others are compared with."""
     seeds: Annotated[list[int], Field(min_length=1)] = [0, 1, 2]
-    """Every arm is trained once with each: initial weights and data order are the same across arms."""
+    """Every arm is trained once with each: initial weights are the same across arms, and for `soft_labels` and `text`
+    the order of rows. References have other lengths: `length_grouped` orders them otherwise, and `max_length` may leave
+    out others."""
     looks: PositiveInt = 24
     """How often a training is measured on the held-out traces, at even distances."""
 

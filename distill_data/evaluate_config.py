@@ -64,6 +64,11 @@ class Evaluate(Section):
             raise ValueError(f"two models are named {twice[0]!r}: give the baseline another name:")
         return baselines
 
+    @property
+    def of_answers(self) -> dict[str, Any]:
+        """The keys beside OF_LABELS that are not at their defaults: what is generated, and who else is looked at."""
+        return self.model_dump(exclude=OF_LABELS, exclude_defaults=True)
+
 
 OF_LABELS = {"max_traces", "batch_size"}
 """Keys of `evaluate` that say how held-out traces are looked at, also during training; the others are of `distill-data

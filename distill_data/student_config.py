@@ -256,6 +256,16 @@ class Student(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_classifier_answers_nothing(self) -> Student:
+        if self.task == "classification" and (unused := self.evaluate.of_answers):
+            key, value = next(iter(unused.items()))
+            raise ValueError(
+                f"task is classification and evaluate.{key} {value}, which is of models that write answers: leave it "
+                "out; classifiers are measured on held-out texts, beside their teacher"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_teachers_layers_have_its_tokenizer(self) -> Student:
         if self.tokenizer != "teacher" and isinstance(self.model, NewStudent) and self.model.from_teacher is not None:
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from distill_data.build_report import BuildPause
-from distill_data.comparison.arms import trainings
+from distill_data.comparison.arms import comparable_student, trainings
 from distill_data.comparison.findings import Comparison, findings, write_findings
 from distill_data.comparison.page import write_comparison_page
 from distill_data.config import Config
@@ -26,6 +26,7 @@ def compare(config: Config, reference: str | None, verbose: bool = False) -> Com
     Raises:
         DistillDataError: with one line that says what to do; finished students are kept.
     """
+    comparable_student(config)  # before anything is built
     if reference is None:
         build = build_corpus(config, verbose)
         if isinstance(build, BuildPause):

@@ -9,6 +9,7 @@ from distill_data.config import Config
 from distill_data.corpus.read import open_corpus
 from distill_data.evaluation.answers import Answers, judge_answers, plan_answers
 from distill_data.evaluation.asked import asked_prompts
+from distill_data.evaluation.classifier import ClassifierEvaluation, classifier_findings, write_classifier_findings
 from distill_data.evaluation.cost import Cost, timed, weights_cost
 from distill_data.evaluation.entrants import Entrant, entrants, has_the_corpus_tokens
 from distill_data.evaluation.findings import Evaluation, Measured, findings, write_findings
@@ -19,6 +20,7 @@ from distill_data.evaluation.table import evaluation_summary
 from distill_data.judging import model_judges
 from distill_data.progress import display
 from distill_data.prompts import PromptSet
+from distill_data.report.student import classifier_summary
 from distill_data.student.job import StudentPlan, plan_student, report_student
 from distill_data.teachers.generation import NO_BUDGET, NOTHING_GENERATED
 from flows.reporting import name_run, publish_summary
@@ -93,4 +95,21 @@ def evaluate_student(config: Config, reference: str, verbose: bool = False) -> E
     write_evaluation_page(found)
     name_run(f"evaluate {plan.folder.name}")
     publish_summary(plan.folder.name, "evaluation", evaluation_summary(found))
+    return found
+
+
+@flow(name="evaluate", flow_run_name="evaluate {config.name}", validate_parameters=False)
+def evaluate_classifier(config: Config, reference: str) -> ClassifierEvaluation:
+    """Compare the config's trained classifier with its teacher on a corpus version's held-out texts.
+
+    Raises:
+        StudentError: it is not trained yet, or the version holds nothing out.
+    """
+    plan = plan_student(config, open_corpus(reference, config.root))
+    if not plan.is_evaluated:
+        evaluate_task(plan)
+    found = classifier_findings(plan, report_student(plan, created=False))
+    write_classifier_findings(found)
+    name_run(f"evaluate {plan.folder.name}")
+    publish_summary(plan.folder.name, "evaluation", classifier_summary(found))
     return found

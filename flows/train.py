@@ -52,19 +52,3 @@ def train_student(config: Config, reference: str) -> StudentReport:
     name_run(f"train {report.name}")
     publish_summary(report.name, "student", student_summary(report))
     return report
-
-
-@flow(name="evaluate", flow_run_name="evaluate {config.name}", validate_parameters=False)
-def evaluate_classifier(config: Config, reference: str) -> StudentReport:
-    """Measure the config's trained classifier, beside its teacher, on a corpus version's held-out texts.
-
-    Raises:
-        StudentError: it is not trained yet, or the version holds nothing out.
-    """
-    plan = plan_student(config, open_corpus(reference, config.root))
-    if not plan.is_evaluated:
-        evaluate_task(plan)
-    report = report_student(plan, created=False)
-    name_run(f"evaluate {report.name}")
-    publish_summary(report.name, "evaluation", student_summary(report))
-    return report

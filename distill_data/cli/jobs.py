@@ -164,16 +164,14 @@ def evaluate(
     prepare(verbose)
     from distill_data.evaluation.table import evaluation_summary
     from distill_data.progress import shown_on_stderr
-    from distill_data.report.student import student_summary
+    from distill_data.report.student import classifier_summary
 
     with shown_on_stderr():
+        from flows.evaluate import evaluate_classifier, evaluate_student
+
         if settings.student.task == "classification":
-            from flows.train import evaluate_classifier
-
-            show(evaluate_classifier(settings, corpus or settings.name), as_json, student_summary)
+            show(evaluate_classifier(settings, corpus or settings.name), as_json, classifier_summary)
             return
-        from flows.evaluate import evaluate_student
-
         found = evaluate_student(settings, corpus or settings.name, verbose)
     show(found, as_json, evaluation_summary)
 

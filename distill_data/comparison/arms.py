@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distill_data.compare_config import Arm
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus
-from distill_data.errors import StudentError
-from distill_data.models import load_tokenizer
+from distill_data.errors import ConfigError, StudentError
 from distill_data.student.job import StudentPlan, plan_student
-from distill_data.student.labels import teacher_source
+from distill_data.student.labels import StudentLabels
+from distill_data.student_config import Student
 
 
 @dataclass(frozen=True)
@@ -23,54 +25,90 @@ class Training:
     plan: StudentPlan
 
 
+def comparable_student(settings: Config) -> Student:
+    """The student of a config whose arms differ in what they learn from; looks at nothing else.
+
+    Raises:
+        ConfigError: there is none, or they would not.
+    """
+    student = settings.student
+    if student is None:
+        raise ConfigError("the config has no student: section: add one")
+    if student.task == "classification":
+        raise ConfigError(
+            "student.task is classification and compare trains language models: train classifiers by `distill-data "
+            "train`, each with a student.train.loss of its own"
+        )
+    train = student.train
+    if train.learns == "reference":
+        raise ConfigError(
+            "student.train.learns is reference, so that every arm of compare would learn from references: leave it "
+            "out, and student.train.loss.objective text too"
+        )
+    if not train.loss.kl:
+        raise ConfigError(
+            f"student.train.loss has objective {train.loss.objective} and kl 0, so that the arm soft_labels of compare "
+            "would learn from text alone, as the arm text does: leave both out"
+        )
+    if train.early_stopping is not None:
+        raise ConfigError("compare trains every student to its end: leave student.train.early_stopping out")
+    return student
+
+
 def trainings(settings: Config, corpus: Corpus) -> list[Training]:
     """Every training of a comparison, arm by arm; trains nothing.
 
     Raises:
-        StudentError: there is no student, nothing is held out to compare on, or a row has no reference to learn from.
+        ConfigError: as for `comparable_student`.
+        StudentError: nothing is held out to compare on, or a row has no reference to learn from.
     """
-    student = settings.student
-    if student is None:
-        raise StudentError("the config has no student: section: add one")
+    student = comparable_student(settings)
     if "validation" not in corpus.splits:
         raise StudentError(f"{corpus.reference} holds nothing out: set validation.fraction above 0 and build again")
-    if student.train.early_stopping is not None:
-        raise StudentError("compare trains every student to its end: leave student.train.early_stopping out")
     found = []
     for arm in settings.compare.arms:
+        learner = _learner(student, arm)
+        steps = student.train.steps
+        if arm == "reference":
+            _require_references(corpus)
+            own, references = (_step_tokens(settings, corpus, one) for one in (student, learner))
+            steps = max(round(steps * own / references), 1)
+        looks = max(steps // settings.compare.looks, 1)
         for seed in settings.compare.seeds:
-            changed = student.model_dump() | {"train": _train(settings, corpus, arm, seed)}
-            own = settings.model_validate(settings.model_dump() | {"student": changed})
+            seeded = _trained_by(learner, seed=seed, steps=steps, look_every=looks)
+            own = settings.model_validate(settings.model_dump() | {"student": seeded.model_dump()})
             found.append(Training(arm, seed, plan_student(own, corpus)))
     return found
 
 
-def _train(settings: Config, corpus: Corpus, arm: Arm, seed: int) -> dict[str, Any]:
-    """The section `train` of an arm."""
-    assert settings.student is not None
-    train = settings.student.train
-    changes: dict[str, Any] = {"seed": seed}
-    steps = train.steps
-    if arm != "soft_labels":
-        changes["loss"] = {"objective": "text"}
+def _learner(student: Student, arm: Arm) -> Student:
+    """The student as it learns in an arm."""
+    text = {"objective": "text"}
     if arm == "reference":
-        steps = round(steps * _mean_tokens(settings, corpus))
-        changes |= {"learns": "reference", "thinking": "train"}
-    changes |= {"steps": steps, "look_every": max(steps // settings.compare.looks, 1)}
-    return train.model_dump() | changes
+        return _trained_by(student, loss=text, learns="reference")
+    return student if arm == "soft_labels" else _trained_by(student, loss=text)
 
 
-def _mean_tokens(settings: Config, corpus: Corpus) -> float:
-    """How many times as long as with its reference a row is with the teacher's completion, in the teacher's tokens."""
-    traces = corpus.table("traces", "train").select(["prompt_tokens", "completion_tokens", "reference"])
-    texts = [text for text in traces["reference"].to_pylist() if text is not None]
-    if len(texts) < len(traces):
+def _trained_by(student: Student, **changes: Any) -> Student:
+    return Student.model_validate(student.model_dump() | {"train": student.train.model_dump() | changes})
+
+
+def _require_references(corpus: Corpus) -> None:
+    if missing := corpus.table("traces", "train")["reference"].null_count:
         raise StudentError(
-            f"{len(traces) - len(texts)} rows of {corpus.reference} have no reference to learn from: leave `reference` "
-            "out of compare.arms"
+            f"{missing} rows of {corpus.reference} have no reference to learn from: leave `reference` out of "
+            "compare.arms"
         )
-    teacher = settings.teacher
-    tokenizer = load_tokenizer(teacher_source(teacher), trust_remote_code=teacher.trust_remote_code)
-    said = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])) + len(texts)  # EOS
-    prompts, completions = (int(traces[name].to_numpy().sum()) for name in ("prompt_tokens", "completion_tokens"))
-    return (prompts + completions) / (prompts + said)
+
+
+def _step_tokens(settings: Config, corpus: Corpus, student: Student) -> float:
+    """Mean tokens, prompt and completion, of a step: of the rows that the student trains on, in its own tokens, without
+    thinking that it drops and rows that are too long for it. An epoch's last step may have fewer rows.
+    """
+    from distill_data.student.dataset import SoftLabelDataset
+
+    labels, train = StudentLabels(corpus, student, settings.teacher), student.train
+    table = labels.train(Path(settings.root))
+    lengths = SoftLabelDataset(table, train.max_length, labels.kind.unlabelled).lengths
+    steps = math.ceil(len(lengths) / (train.batch_size * train.gradient_accumulation))
+    return float(lengths.sum()) / steps

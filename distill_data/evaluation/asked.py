@@ -14,14 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill_data.config import Config, Validation
+from distill_data.config import Config
+from distill_data.corpus.held_out import held_out_of
 from distill_data.corpus.read import Corpus
-from distill_data.identity import unit_hash
 from distill_data.prompts import PromptSet
 from distill_data.screening import prompts_of
 from distill_data.student.job import StudentPlan
-
-_ROWS_AT_ONCE = 4096
 
 
 def asked_prompts(plan: StudentPlan) -> tuple[PromptSet | None, list[str]]:
@@ -46,7 +44,7 @@ def asked_prompts(plan: StudentPlan) -> tuple[PromptSet | None, list[str]]:
 def held_out_prompts(settings: Config, corpus: Corpus, limit: int) -> PromptSet:
     """The config's prompts that are held out of a version and have a judge, at most `limit`, in their order.
 
-    A prompt is held out where its group's hash is, or its rows in the version are; never where one is trained on.
+    Which these are is what `corpus.held_out` says.
 
     Raises:
         InputError: a source cannot be read.
@@ -59,23 +57,7 @@ def held_out_prompts(settings: Config, corpus: Corpus, limit: int) -> PromptSet:
 
 def held_out_rows(prompts: pa.Table, corpus: Corpus, sources: list[str], limit: int) -> np.ndarray:
     """Rows of the prompts of these sources that are held out of a version, ascending; see `held_out_prompts`."""
-    validation = Validation.model_validate(corpus.manifest.config["validation"])
-    groups = prompts["group_id"].combine_chunks().dictionary_encode()
-    group_of = groups.indices.to_numpy()
-    names = groups.dictionary.to_pylist()
-    hashes = np.fromiter((unit_hash(validation.seed, name) for name in names), np.float64, len(names))
-    away = (hashes < validation.fraction) | _with_rows(prompts, group_of, len(names), corpus, "validation")
-    away &= ~_with_rows(prompts, group_of, len(names), corpus, "train")
+    away, hashes = held_out_of(prompts, corpus)
     wanted = pc.is_in(prompts["source"], value_set=pa.array(sources, pa.string())).to_numpy()
-    rows = np.flatnonzero(away[group_of] & wanted)
-    return np.sort(rows[np.argsort(hashes[group_of[rows]], kind="stable")[:limit]])
-
-
-def _with_rows(prompts: pa.Table, group_of: np.ndarray, groups: int, corpus: Corpus, split: str) -> np.ndarray:
-    """Which groups have rows in a split of the version: bool [groups]."""
-    batches = corpus.batches("traces", split, _ROWS_AT_ONCE) if split in corpus.splits else ()
-    ids = pa.chunked_array([batch["prompt_id"] for batch in batches], pa.string())
-    there = pc.is_in(prompts["prompt_id"], value_set=ids.combine_chunks()).to_numpy()
-    found = np.zeros(groups, bool)
-    found[group_of[there]] = True
-    return found
+    rows = np.flatnonzero(away & wanted)
+    return np.sort(rows[np.argsort(hashes[rows], kind="stable")[:limit]])

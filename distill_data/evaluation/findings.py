@@ -89,7 +89,7 @@ def findings(plan: StudentPlan, student: StudentReport, measured: Sequence[Measu
     ks = sorted({k for k in chosen if k <= samples} if chosen else {1, samples})
     ours = next(one for one in measured if one.entrant.role == "student")
     asked, shown = ours.answers, ours.likelihood
-    file = _file(plan)
+    file = findings_file(plan)
     return Evaluation(
         student=student,
         path=str(file),
@@ -111,7 +111,7 @@ def write_findings(found: Evaluation) -> Path:
     return file
 
 
-def _file(plan: StudentPlan) -> Path:
+def findings_file(plan: StudentPlan) -> Path:
     """Named by what was asked of whom."""
     asked = {"corpus": plan.corpus.manifest.digest, "evaluate": plan.student.evaluate.model_dump()}
     return plan.folder / f"models-{digest(asked)[:8]}.json"

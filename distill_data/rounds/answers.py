@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from distill_data.build import BuildPlan, replanned
 from distill_data.corpus.assembly import rows_of, slices
+from distill_data.corpus.held_out import held_out_of
 from distill_data.corpus.read import Corpus
 from distill_data.errors import TraceStoreError, reason_of
 from distill_data.mapped import mapped_table
@@ -27,16 +28,15 @@ _ROWS = 1024
 
 
 def trained_on(prompts: PromptSet, first: Corpus) -> PromptSet:
-    """The prompts without those that stand on the held-out side of a version, nor others of their groups.
+    """The prompts that a version does not hold out, whether it has rows of them or not: see `corpus.held_out`.
 
     Raises:
         TraceStoreError: the folder for temporary files cannot be written.
+        CorpusError: a file of the version is damaged.
     """
-    held_out = first.table("traces", "validation")["prompt_id"].combine_chunks()
-    table = prompts.table
-    groups = table.filter(pc.is_in(table["prompt_id"], value_set=held_out))["group_id"].combine_chunks()
-    kept = (batch.filter(pc.invert(pc.is_in(batch["group_id"], value_set=groups))) for batch in table.to_batches())
-    return replace(prompts, table=_mapped(kept), dropped=DROPPED_SCHEMA.empty_table())
+    kept = pa.chunked_array([~held_out_of(prompts.table, first)[0]])
+    batches = prompts.table.filter(kept).to_batches()
+    return replace(prompts, table=_mapped(batches), dropped=DROPPED_SCHEMA.empty_table())
 
 
 def to_score(answers: BuildPlan, first: Corpus | None, revisions: dict[str, dict[str, Any]]) -> PromptSet:

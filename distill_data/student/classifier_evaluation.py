@@ -29,7 +29,12 @@ def evaluate_classifier(
     found = classify_texts(model, dataset, pad_token_id(tokenizer), evaluate.batch_size)
     teacher, right = data.probabilities[dataset.rows], data.references[dataset.rows]
     judged = right != NONE
-    figures: dict[str, Any] = {}
+    ours, teachers = (said.argmax(axis=1) == right for said in (found, teacher))
+    figures: dict[str, Any] = {
+        "both_right": int((ours & teachers).sum()),
+        "only_student_right": int((ours & ~teachers).sum()),
+        "only_teacher_right": int((teachers & ~ours).sum()),
+    }
     if judged.any():
         for name, probabilities in (("", found[judged]), ("teacher_", teacher[judged])):
             figures[f"{name}accuracy"] = accuracy(probabilities, right[judged])

@@ -52,7 +52,7 @@ class ClassifierResult:
     `kl` is KL(teacher || student) over labels, in nats, and `agreement` the share of texts where the same label is
     likeliest to both. `accuracy`, `log_loss` (nats) and `calibration_error` (expected, of the likeliest label, in 10
     bins) are against the right labels of the `judged` texts that have one; None where none has. `teacher_` ones are
-    the teacher's own.
+    the teacher's own. Of the judged texts `both_right` are those that student and teacher label right.
     """
 
     traces: int
@@ -66,6 +66,9 @@ class ClassifierResult:
     teacher_accuracy: float | None = None
     teacher_log_loss: float | None = None
     teacher_calibration_error: float | None = None
+    both_right: int | None = None
+    only_student_right: int | None = None
+    only_teacher_right: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from distill_data.rounds import RoundResult, RoundsReport, rounds_summary
+from distill_data.student.result import EvaluationResult
 from tests.benchmarks.report import RESULTS
 from tests.docs.conftest import PROJECT, README
 
@@ -16,10 +18,23 @@ def benchmarks() -> set[str]:
     return set(line.partition("=")[2].split())
 
 
+def runs() -> set[str]:
+    """Results that are what a run of the config of that name wrote."""
+    return {file.stem for file in (PROJECT / "configs").glob("*.yaml")} & {file.stem for file in RESULTS.glob("*.json")}
+
+
 def test_every_benchmark_has_a_published_result() -> None:
-    assert (
-        {file.stem for file in RESULTS.glob("*.json")} == {file.stem for file in RESULTS.glob("*.md")} == benchmarks()
-    )
+    there = {file.stem for file in RESULTS.glob("*.json")}
+    assert there == {file.stem for file in RESULTS.glob("*.md")} == benchmarks() | runs()
+
+
+def test_the_readme_shows_the_rounds_that_were_run() -> None:
+    saved = json.loads((RESULTS / "rounds_smollm2.json").read_text(encoding="utf-8"))
+    results = tuple(RoundResult(**one | {"held_out": EvaluationResult(**one["held_out"])}) for one in saved["rounds"])
+    report = RoundsReport(saved["corpus"], "data", EvaluationResult(**saved["begun"]), results, 0, 0, None)
+    *shown, folder = rounds_summary(report).splitlines()
+    assert "rounds.json" in folder and len(shown) == 6
+    assert "\n".join(shown) in README
 
 
 @pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)

@@ -13,11 +13,12 @@ from distill_data.corpus.read import open_corpus
 from distill_data.errors import ConfigError, StudentError
 from distill_data.evaluation.asked import held_out_rows
 from distill_data.evaluation.table import evaluation_summary
+from distill_data.report.student import classifier_summary
 from distill_data.screening import prompts_of
-from distill_data.student.result import EvaluationResult
+from distill_data.student.result import ClassifierResult, EvaluationResult
 from distill_data.trace_store import is_part
 from flows.build import build_corpus
-from flows.evaluate import evaluate_student
+from flows.evaluate import evaluate_classifier, evaluate_student
 from flows.train import train_student
 from tests.tiny_model import make_tiny_model
 
@@ -127,3 +128,34 @@ def test_tasks_without_the_harness_are_refused_in_one_line(
     monkeypatch.setattr("distill_data.evaluation.harness.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'distill-data\[lm-eval\]', or leave lm_eval out"):
         evaluate_student(Config.model_validate(evaluated), "arithmetic")
+
+
+@pytest.mark.usefixtures("inline_workers")
+def test_a_classifier_is_compared_with_its_teacher(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"{number} " * (1 + number % 5), "right": "ab"[number % 2]} for number in range(30)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tree: dict[str, Any] = {
+        "name": "labelled",
+        "root": str(tmp_path / "data"),
+        "prompts": [
+            {"source": "dataset", "path": str(tmp_path / "texts.jsonl"), "prompt": "text", "reference": "right"}
+        ],
+        "teacher": {"model": str(tiny_model), "backend": "replay", "mode": "classify", "labels": ["a", "b"]},
+        "validation": {"fraction": 0.4},
+        "student": {
+            "task": "classification",
+            "model": {"from_config": {"model_type": "bert", **sizes}},
+            "train": {"steps": 2},
+        },
+    }
+    settings = Config.model_validate(tree)
+    build_corpus(settings)
+    train_student(settings, "labelled")
+    found = evaluate_classifier(settings, "labelled")
+    after = found.student.after
+    assert isinstance(after, ClassifierResult) and after.judged == after.traces > 4
+    saved = json.loads(Path(found.path).read_text())
+    assert saved["accuracy"]["mean"] == pytest.approx(after.accuracy) and saved["accuracy"]["low"] is not None
+    assert saved["difference"]["difference"]["test"] == "McNemar, exact"
+    assert f"figures     {found.path}" in classifier_summary(found)

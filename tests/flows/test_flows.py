@@ -23,13 +23,14 @@ from distill_data.build_report import BuildPause, BuildReport
 from distill_data.cli import main
 from distill_data.config import Config
 from distill_data.corpus.tagging import roll_back
-from distill_data.errors import CorpusError, GateError, ModelError
+from distill_data.errors import ConfigError, CorpusError, GateError, ModelError
 from distill_data.publish_config import Publish
 from distill_data.report.run import one_line
 from distill_data.student.result import EvaluationResult
 from distill_data.teachers.generation import Budget
 from distill_data.trace_store import TraceStore
 from flows.build import build_corpus
+from flows.compare import compare
 from flows.distill import distill
 from flows.publish import publish_corpus
 from flows.train import train_student
@@ -326,3 +327,10 @@ def test_a_version_is_published_and_its_run_says_where(job: dict[str, Any], tmp_
     assert not report.already_there and (tmp_path / "out/v1/manifest.json").is_file()
     assert publish_corpus(config.root, version, Publish(to=f"file://{tmp_path}/out")).already_there
     assert run_names()[0] == f"publish {version}"
+
+
+def test_a_comparison_of_the_same_is_refused_before_anything_is_built(job: dict[str, Any]) -> None:
+    job["student"]["train"]["loss"] = {"objective": "text"}
+    with pytest.raises(ConfigError, match="learn from text alone, as the arm text does"):
+        compare(Config.model_validate(job), None)
+    assert not Path(job["root"]).exists()

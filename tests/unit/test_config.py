@@ -248,6 +248,18 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         (["student={model: m, task: classification, train: {loss: {objective: jsd}}}"],
          "student: task is classification and train.loss.objective jsd: of labels, which are few and all there, use "
          "forward_kl, renormalised_kl (the same, with a temperature) or text (hard labels)"),
+        (["student={model: m, task: classification, evaluate: {samples: 4}}"],
+         "student: task is classification and evaluate.samples 4, which is of models that write answers: leave it "
+         "out; classifiers are measured on held-out texts, beside their teacher"),
+        (["student={model: m, task: classification, evaluate: {max_traces: 9, lm_eval: [piqa]}}"],
+         "student: task is classification and evaluate.lm_eval ['piqa'], which is of models that write answers: leave "
+         "it out; classifiers are measured on held-out texts, beside their teacher"),
+        (["student={model: m, task: classification, evaluate: {baselines: [{name: b, model: o}]}}"],
+         "student: task is classification and evaluate.baselines [{'name': 'b', 'model': 'o'}], which is of models "
+         "that write answers: leave it out; classifiers are measured on held-out texts, beside their teacher"),
+        (["student={model: m, task: classification, evaluate: {k: [1]}}"],
+         "student: task is classification and evaluate.k [1], which is of models that write answers: leave it out; "
+         "classifiers are measured on held-out texts, beside their teacher"),
         (["prompts.0={source: dataset, path: x.csv, prompt: q, reference: a, reference_text: b}"],
          "prompts.0: has reference: 'a', a column, and reference_text: 'b': leave one of them out"),
         (["prompts.0={source: dataset, path: x.csv, prompt: q, completion: c}"],

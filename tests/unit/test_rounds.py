@@ -18,6 +18,7 @@ from distill_data.corpus.check import verify_corpus
 from distill_data.corpus.read import open_corpus
 from distill_data.corpus.versions import list_versions
 from distill_data.errors import StudentError
+from distill_data.evaluation.asked import held_out_rows
 from distill_data.prompts import PromptSet, load_prompts
 from distill_data.rounds import RoundsReport, Standing, Watch, begin, loop, play_round, report_rounds, rounds_summary
 from distill_data.rounds.answers import trained_on
@@ -48,10 +49,10 @@ def _inline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distill_data.session.TeacherPool", InlinePool)
 
 
-def make_job(root: Path, tiny_model: Path, **sections: Any) -> Config:
-    """A config whose first version is there."""
+def make_job(root: Path, tiny_model: Path, count: int = 12, **sections: Any) -> Config:
+    """A config of so many prompts whose first version is there."""
     root.mkdir(exist_ok=True)
-    settings = make_config(root / "data", tiny_model, write_prompts(root / "p.jsonl", 12), **SECTIONS | sections)
+    settings = make_config(root / "data", tiny_model, write_prompts(root / "p.jsonl", count), **SECTIONS | sections)
     planned = plan(settings)
     generate_missing(planned, lambda _: None)
     assemble_version(planned, lambda _: None)
@@ -138,16 +139,34 @@ def test_held_out_prompts_are_never_asked(played: Played) -> None:
         assert not held_out & {chat[0]["content"] for chat in corpus.table("traces")["messages"].to_pylist()}
 
 
-def test_prompts_of_a_held_out_group_are_not_asked_either(played: Played) -> None:
+def test_prompts_of_a_held_out_group_are_not_asked_either(played: Played, tmp_path: Path) -> None:
+    """A prompt that is new, and one that is held out, have the same messages."""
     settings, standing, _ = played
-    prompts = asked(settings)
+    more = make_config(tmp_path, Path(settings.teacher.model), write_prompts(tmp_path / "p.jsonl", 13), **SECTIONS)
+    prompts = asked(more)
+    *there, new = prompts.table["prompt_id"].to_pylist()
+    assert set(there) == set(asked(settings).table["prompt_id"].to_pylist())
     away = standing.first.table("traces", "validation")["prompt_id"][0].as_py()
-    ids = prompts.table["prompt_id"].to_pylist()
-    other = next(name for name in ids if name in set(standing.asked.table["prompt_id"].to_pylist()))
-    groups = [away if name in (away, other) else group for name, group in zip(ids, ids, strict=True)]
+    groups = prompts.table["group_id"].to_pylist()
+    groups[-1] = groups[there.index(away)]
     place = prompts.table.schema.get_field_index("group_id")
     joined = PromptSet(prompts.table.set_column(place, "group_id", pa.array(groups)), prompts.dropped, {})
-    assert other not in trained_on(joined, standing.first).table["prompt_id"].to_pylist()
+    trained = trained_on(joined, standing.first).table["prompt_id"].to_pylist()
+    assert new not in trained and set(trained) == set(standing.asked.table["prompt_id"].to_pylist())
+
+
+def test_held_out_prompts_without_a_row_are_left_to_evaluation(tiny_model: Path, tmp_path: Path) -> None:
+    """Of prompts that the teacher never got right a version has no row, and only their hash says their side."""
+    sections = {"judge": {"verifier": "exact"}, "keep": {"passed_only": True}, "validation": {"fraction": 0.3}}
+    settings = make_job(tmp_path, tiny_model, 40, **sections)
+    first, prompts = open_corpus("replayed@v1", settings.root), asked(settings)
+    rows = held_out_rows(prompts.table, first, [settings.prompts[0].label], 256)
+    evaluated = set(prompts.table["prompt_id"].take(rows).to_pylist())
+    seen = {split: set(first.table("traces", split)["prompt_id"].to_pylist()) for split in ("train", "validation")}
+    trained = set(trained_on(prompts, first).table["prompt_id"].to_pylist())
+    assert seen["validation"] < evaluated and seen["train"] < trained  # some without a row on either side
+    assert not trained & evaluated
+    assert trained | evaluated == set(prompts.table["prompt_id"].to_pylist())
 
 
 def test_played_again_nothing_is_new(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

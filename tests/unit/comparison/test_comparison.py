@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from distill_data.comparison.findings import findings, write_findings
 from distill_data.comparison.page import write_comparison_page
 from distill_data.config import Config
 from distill_data.corpus.read import Corpus, open_corpus
-from distill_data.errors import StudentError
+from distill_data.errors import ConfigError, StudentError
+from distill_data.models import load_tokenizer, resolve_model
 from distill_data.report.comparison import comparison_summary
 from distill_data.student.job import train
+from distill_data.student_config import Student
 from tests.pool.replay_job import InlinePool, make_config, plan
 
 LLAMA = {
@@ -99,18 +102,75 @@ def test_what_is_found_is_written_and_told(config: Config, corpus: Corpus) -> No
     assert findings(trainings(more, corpus)).path != found.path
 
 
+def with_student(config: Config, train: dict[str, Any]) -> Config:
+    student = {"model": {"from_config": LLAMA}, "train": TRAIN | train}
+    return Config.model_validate(config.model_dump() | {"student": student})
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"loss": {"objective": "text"}}, "has objective text and kl 0, so that the arm soft_labels of compare would"),
+        ({"loss": {"kl": 0.0}}, "has objective forward_kl and kl 0, so that the arm soft_labels of compare would"),
+        ({"loss": {"objective": "text"}, "learns": "reference"}, "learns is reference, so that every arm of compare"),
+        ({"early_stopping": {"every": 2}}, "to its end: leave student.train.early_stopping out"),
+    ],
+)
+def test_arms_that_learn_from_the_same_are_refused(
+    config: Config, corpus: Corpus, train: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trainings(with_student(config, train), corpus)
+
+
 def test_what_cannot_be_compared_is_refused(config: Config, corpus: Corpus) -> None:
-    assert config.student is not None
-    with pytest.raises(StudentError, match="no student: section"):
+    with pytest.raises(ConfigError, match="no student: section"):
         trainings(config.model_copy(update={"student": None}), corpus)
-    stopping = config.student.train.model_validate(TRAIN | {"early_stopping": {"every": 2}})
-    student = config.student.model_copy(update={"train": stopping})
-    with pytest.raises(StudentError, match="to its end: leave"):
+    student = Student.model_validate({"task": "classification", "model": {"from_config": LLAMA}})
+    with pytest.raises(ConfigError, match="is classification and compare trains language models: train classifiers by"):
         trainings(config.model_copy(update={"student": student}), corpus)
     with pytest.raises(ValidationError, match="no set of arms with soft_labels"):
         Compare(arms=["text", "reference"])
     with pytest.raises(ValidationError, match="names a seed twice"):
         Compare(seeds=[1, 1])
+
+
+def test_references_get_as_many_tokens_as_the_others_learn(config: Config, corpus: Corpus) -> None:
+    """Of rows without their thinking that are not too long: counted by hand, and as trainings saw them."""
+    teacher = config.teacher.model_dump() | {"reasoning": {"close_tag": ":"}}
+    source = resolve_model(config.teacher.model)
+    tokenizer = load_tokenizer(source, trust_remote_code=False)
+    (closing,) = tokenizer(":", add_special_tokens=False)["input_ids"]
+    rows = corpus.table("soft_labels", "train").to_pylist()
+    texts = corpus.table("traces", "train")["reference"].to_pylist()
+    said = [
+        len(row["prompt_token_ids"]) + len(ids) - ids.index(closing) - 1
+        for row in rows
+        for ids in [row["completion_token_ids"]]
+    ]
+    references = [
+        len(row["prompt_token_ids"]) + len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    longest = sorted(said)[len(said) // 2]
+    assert max(references) <= longest < max(said)
+    kept = [length for length in said if length <= longest]
+    a_step, a_step_of_references = (
+        sum(rows) / math.ceil(len(rows) / TRAIN["batch_size"]) for rows in (kept, references)
+    )
+    steps = round(TRAIN["steps"] * a_step / a_step_of_references)
+
+    cut = with_student(config, {"thinking": "drop", "max_length": longest})
+    changed = {"teacher": teacher, "compare": {"seeds": [0], "looks": 1}}
+    jobs = trainings(Config.model_validate(cut.model_dump() | changed), corpus)
+    assert [job.plan.student.train.steps for job in jobs] == [TRAIN["steps"], TRAIN["steps"], steps]
+    for job in jobs:
+        train(job.plan, lambda _: None)
+    found = findings(jobs)
+    assert found.tokens["soft_labels"] == found.tokens["text"]
+    assert found.tokens["reference"] == pytest.approx(found.tokens["text"], rel=0.05)
+    starts = {arm.curves[0].values[0] for arm in found.figures["teacher_cross_entropy"]}
+    assert len(starts) == 1  # all are measured on the same tokens: none has the thinking
 
 
 def test_rows_without_references_are_refused_by_number(config: Config, corpus: Corpus, monkeypatch: Any) -> None:

@@ -16,6 +16,7 @@ from distill_data.build import assemble_version, generate_missing, plan_build
 from distill_data.config import Config
 from distill_data.corpus.read import open_corpus
 from distill_data.errors import ConfigError, StudentError
+from distill_data.evaluation.classifier import classifier_findings
 from distill_data.models import load_tokenizer, resolve_model
 from distill_data.report.student import student_summary
 from distill_data.screening import prompts_of
@@ -85,6 +86,10 @@ def test_a_classifier_learns_the_teachers_distributions(config: Config, model: d
     assert after.kl == pytest.approx(mean_kl(data.probabilities, np.array(found)), abs=1e-5)
     judged = data.references >= 0
     assert after.accuracy == accuracy(np.array(found)[judged], data.references[judged])
+    ours = np.array(found)[judged].argmax(1) == data.references[judged]
+    teachers = data.probabilities[judged].argmax(1) == data.references[judged]
+    assert after.both_right == sum(ours & teachers)
+    assert after.only_student_right == sum(ours & ~teachers) and after.only_teacher_right == sum(teachers & ~ours)
     assert after.teacher_log_loss == pytest.approx(log_loss(data.probabilities[judged], data.references[judged]))
     said = pipeline("text-classification", model=loaded, tokenizer=tokenizer, top_k=None)(data.texts[:1])
     assert {one["label"] for one in said[0]} == set(LABELS)  # type: ignore[index]
@@ -92,6 +97,11 @@ def test_a_classifier_learns_the_teachers_distributions(config: Config, model: d
     summary = student_summary(report)
     assert "nats to the teacher's distribution over labels" in summary and "ECE" in summary
     assert planned(config, model).is_evaluated
+    compared = classifier_findings(job, report)
+    assert compared.accuracy is not None and compared.accuracy.mean == pytest.approx(after.accuracy)
+    assert compared.teacher_accuracy is not None and compared.difference is not None
+    assert compared.teacher_accuracy.mean == pytest.approx(after.teacher_accuracy)
+    assert compared.difference.difference.mean == pytest.approx(sum(ours) / len(ours) - sum(teachers) / len(teachers))
 
 
 def test_hard_labels_are_the_teachers_or_the_sources(config: Config) -> None:
