@@ -218,6 +218,17 @@ def killed_after(step: int, config: Student, labels: pa.Table, tokenizer: Any, o
         train_student(TrainJob(config, labels, tokenizer, output, **job), on_step)
 
 
+@pytest.mark.parametrize("batching", ["padded", "length_grouped"])
+def test_a_training_that_was_killed_in_a_later_epoch_keeps_its_order(
+    batching: Any, labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    config = student(vocabulary, steps=12, batch_size=8, checkpoint_every=7, batching=batching)  # 5 steps an epoch
+    whole = fit(config, labels, tokenizer, tmp_path / "whole")
+    killed_after(8, config, labels, tokenizer, tmp_path / "killed")
+    again = fit(config, labels, tokenizer, tmp_path / "killed")
+    assert again.loss_curve == whole.loss_curve
+
+
 @pytest.mark.parametrize("extra", [{}, {"batching": "packed"}, {"lora": Lora(rank=2, dropout=0.5)}])
 def test_a_killed_training_goes_on_as_if_nothing_had_been(
     extra: dict[str, Any], labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
