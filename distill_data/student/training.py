@@ -119,9 +119,14 @@ def _save(trainer: SoftLabelTrainer, model: PreTrainedModel, adapted: Any, job: 
     gathered: dict[str, Any] = {}
     if trainer.is_fsdp_enabled:
         gathered = {"state_dict": trainer.accelerator.get_state_dict(trainer.model)}
-    if ranks.is_main():
-        (model if adapted is None else save_adapter(adapted, job.output)).save_pretrained(job.output, **gathered)
-        job.tokenizer.save_pretrained(job.output)
+    if not ranks.is_main():
+        return
+    if (lora := job.student.train.lora) is not None and gathered:  # adapters are not merged into shards
+        model = load_student(job.student, job.tokenizer, job.teacher)
+        adapted = add_adapters(model, lora, job.student.train.seed)
+        model.load_state_dict(gathered.pop("state_dict"))
+    (model if adapted is None else save_adapter(adapted, job.output)).save_pretrained(job.output, **gathered)
+    job.tokenizer.save_pretrained(job.output)
 
 
 def _trainer(job: TrainJob, dataset: SoftLabelDataset, model: PreTrainedModel, recorder: Recorder) -> SoftLabelTrainer:
