@@ -297,6 +297,44 @@ def test_a_student_with_a_tokenizer_of_its_own_learns(config: Config, tmp_path: 
     assert len(AutoTokenizer.from_pretrained(job.folder)) == len(make_metaspace_tokenizer())
     assert job.folder != planned(config, train=train_section).folder
     assert "of its own" in student_summary(report)
+    card = (job.folder / "README.md").read_text()
+    assert "KL" not in card and "soft labels" not in card
+    sorted_probabilities = "| distance between sorted probabilities in training, first and last step |" in card
+    assert sorted_probabilities == (objective == "uld")
+    assert ("| cross-entropy in training, first and last step |" in card) == (objective == "text")
+    assert f"the text {'and the sorted probabilities ' if objective == 'uld' else ''}of `" in card
+
+
+CARDS = {
+    "forward_kl": ({}, "the soft labels of `", "KL to the teacher"),
+    "baseline": ({"kl": 0.0, "cross_entropy": 1.0}, "the text of `", "cross-entropy"),
+    "renormalised_kl": ({"temperature": 2.0}, "the soft labels of `", "its support alone, at temperature 2,"),
+    "reverse_kl": ({}, "the soft labels of `", "reverse KL to the teacher"),
+    "jsd": ({"beta": 0.25}, "the soft labels of `", "Jensen-Shannon divergence from the teacher, beta 0.25,"),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_names_what_was_learnt_and_minimised(config: Config, name: str) -> None:
+    more, learnt, figure = CARDS[name]
+    loss = more | ({} if name == "baseline" else {"objective": name})
+    job = planned(config, train={"steps": 2, "batch_size": 4, "seed": 21, "loss": loss})
+    train(job, lambda _: None)
+    card = (job.folder / "README.md").read_text()
+    assert f"trained on\n{learnt}" in card and "from its teacher, mistakes and all" in card
+    (line,) = [line for line in card.splitlines() if "first and last step" in line]
+    curve = json.loads((job.folder / "training.json").read_text())["loss_curve"]
+    key = "cross_entropy" if name == "baseline" else "kl"
+    assert figure in line and line.endswith(f"| {curve[0][key]:.3f}, {curve[-1][key]:.3f} nats |")
+
+
+def test_the_card_of_a_student_of_references_names_no_teacher(config: Config) -> None:
+    job = planned(config, train={"steps": 2, "batch_size": 4, "learns": "reference", "loss": {"objective": "text"}})
+    train(job, lambda _: None)
+    card = (job.folder / "README.md").read_text()
+    assert "trained on\nthe sources' own references to the prompts of the corpus replayed@v1" in card
+    assert "its teacher" not in card and "KL" not in card and "soft labels" not in card
+    assert "| loss | 1.0 x cross-entropy |" in card
 
 
 def test_another_tokenizer_gives_another_name_though_its_folder_is_called_the_same(
