@@ -58,7 +58,8 @@ class TrainResult:
     """A trained student, saved in `folder`; training.json holds the same.
 
     `tokens` counts prompt and completion tokens seen, padding left out; `traces` are those trained on, and
-    `too_long` those left out because of max_length. `seconds` is the training loop alone, and `tokens_per_second` what
+    `too_long` those left out because of max_length; a classifier that learns nothing but references leaves out texts
+    `without_reference` too. `seconds` is the training loop alone, and `tokens_per_second` what
     it did in them: of a training that went on after a kill, since then. `best_step` is where early stopping found the
     weights.
     """
@@ -67,6 +68,7 @@ class TrainResult:
     steps: int
     traces: int
     too_long: int
+    without_reference: int
     tokens: int
     seconds: float
     tokens_per_second: float
@@ -219,6 +221,7 @@ def finished(
         steps=recorder.curve[-1].step,
         traces=len(dataset),
         too_long=dataset.too_long,
+        without_reference=getattr(dataset, "without_reference", 0),  # a trace always has what is learnt of it
         tokens=recorder.tokens,
         seconds=run.seconds,
         tokens_per_second=run.tokens / run.seconds,
