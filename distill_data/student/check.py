@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distill_data.models import ModelSource, tokenizer_fingerprint
-from distill_data.student_config import Student
+from distill_data.student_config import Student, Train
 from distill_data.teacher_config import Teacher
 
 if TYPE_CHECKING:
@@ -35,11 +35,20 @@ def check_student(student: Student, tokenizer: Any, source: ModelSource, teacher
     from distill_data.student.vocabulary import own_tokenizer
 
     own = own_tokenizer(student, tokenizer_fingerprint(tokenizer))
+    how = f"learns from {_learnt(student.train)}"
     if own is None:
-        return _check_model(student, tokenizer, source)
+        return f"{_check_model(student, tokenizer, source)}; the teacher's tokenizer: {how}"
     Tokenizers(own, tokenizer, teacher)
-    how = {"uld": "sorted probabilities (uld)", "text": "the teacher's text"}[student.train.loss.objective]
-    return f"{_check_model(student, own, source)}, of a tokenizer of its own: learns from {how}"
+    return f"{_check_model(student, own, source)}; a tokenizer of its own: {how}"
+
+
+def _learnt(train: Train) -> str:
+    if train.learns == "reference":
+        return "the sources' references"
+    if train.loss.kl == 0:
+        return "the teacher's text"
+    objective = train.loss.objective
+    return "sorted probabilities (uld)" if objective == "uld" else f"soft labels ({objective})"
 
 
 def _check_classifier(student: Student, teachers: Any, labels: list[str]) -> str:

@@ -222,8 +222,10 @@ def test_a_model_is_checked_by_its_config_alone(
     source = resolve_model(str(tiny_model))
     tokenizer, teacher = load_tokenizer(source), Teacher(model=str(tiny_model))
     stored = json.loads((tiny_model / "config.json").read_text())
-    expected = f"vocabulary of {stored['vocab_size']} for {len(tokenizer)} tokens"
+    learns = "; the teacher's tokenizer: learns from soft labels (forward_kl)"
+    expected = f"vocabulary of {stored['vocab_size']} for {len(tokenizer)} tokens{learns}"
     assert check_student(Student(model=str(tiny_model)), tokenizer, source, teacher).endswith(expected)
+    assert check_student(Student.model_validate(STUDENT), tokenizer, source, teacher).endswith(learns)
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)
     (copy / "config.json").write_text(json.dumps(stored | {"vocab_size": 9}))
@@ -232,6 +234,36 @@ def test_a_model_is_checked_by_its_config_alone(
     (copy / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ModelError, match="is a t5, no causal language model"):
         check_student(Student(model=str(copy)), tokenizer, source, teacher)
+
+
+@pytest.mark.parametrize(
+    ("train_section", "own", "teachers"),
+    [
+        ({}, None, "soft labels (forward_kl)"),
+        ({"loss": {"objective": "jsd"}}, None, "soft labels (jsd)"),
+        ({"loss": {"kl": 0.0, "cross_entropy": 1.0}}, None, "the teacher's text"),
+        ({"loss": {"objective": "uld"}}, "sorted probabilities (uld)", "sorted probabilities (uld)"),
+        ({"loss": {"objective": "text"}}, "the teacher's text", "the teacher's text"),
+        ({"loss": {"objective": "text"}, "learns": "reference"}, "the sources' references", "the sources' references"),
+    ],
+)
+def test_the_preflight_says_what_is_learnt_in_whose_tokens(
+    train_section: dict[str, Any], own: str | None, teachers: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """`own` is None where only the teacher's tokens will do."""
+    make_metaspace_tokenizer().save_pretrained(tmp_path)
+    source, teacher = resolve_model(str(tiny_model)), Teacher(model=str(tiny_model))
+    tokenizer = load_tokenizer(source)
+    shared = Student.model_validate({**STUDENT, "train": train_section})
+    said = check_student(shared, tokenizer, source, teacher)
+    assert said.endswith(f"; the teacher's tokenizer: learns from {teachers}")
+    apart = shared.model_copy(update={"tokenizer": str(tmp_path)})
+    if own is None:
+        with pytest.raises(StudentError, match="compares distributions over the same ids"):
+            check_student(apart, tokenizer, source, teacher)
+    else:
+        said = check_student(apart, tokenizer, source, teacher)
+        assert said.endswith(f"; a tokenizer of its own: learns from {own}")
 
 
 def test_nothing_held_out_is_nothing_to_measure(config: Config) -> None:
