@@ -181,12 +181,14 @@ class Train(Section):
     """What is minimised."""
     thinking: Annotated[Thinking, Field(exclude_if=lambda thinking: thinking == "train")] = "train"
     """`train`: the student learns to think as the teacher does. `mask`: it reads the teacher's thinking and learns the
-    answer alone. `drop`: the thinking is left out, and the student learns to answer at once. Thinking ends with the
-    first `teacher.reasoning.close_tag`, which has to be one token."""
+    answer alone. `drop`: the thinking is left out, and the student learns to answer at once; where the chat template
+    opens the thought, it learns to close it first. Thinking ends with the first `teacher.reasoning.close_tag`, which
+    has to be one token."""
     learns: Annotated[Literal["trace", "reference"], Field(exclude_if=lambda learns: learns == "trace")] = "trace"
     """`trace`: what the teacher said. `reference`: the source's own reference to the same prompt, with `loss:
     {objective: text}`; what a student learns without a teacher. Of a classifier it says what the hard label is, which
-    `loss.cross_entropy` weighs: the teacher's likeliest label, or the source's reference."""
+    `loss.cross_entropy` weighs: the teacher's likeliest label, or the source's reference. A text without one adds no
+    cross-entropy, and is left out and counted where `loss.kl` is 0."""
     look_every: Annotated[PositiveInt | None, _UNLESS_NONE] = None
     """Steps between looks at the held-out traces that are only written down, in metrics.jsonl; left out: none."""
     lora: Annotated[Lora | None, _UNLESS_NONE] = None

@@ -71,12 +71,12 @@ def train_classifier(job: ClassifierJob, on_step: Callable[[TrainProgress], None
 
     Raises:
         ConfigError, ModelError: the student's model cannot be made or loaded.
-        StudentError: no text to train on, a vocabulary or context that does not fit, a loss that is not finite, or no
-            memory left.
+        StudentError: no text to train on, no reference where these are learnt, a vocabulary or context that does not
+            fit, a loss that is not finite, or no memory left.
     """
     train = job.student.train
-    references = train.learns == "reference"
-    dataset = TextDataset(job.data, job.tokenizer, train.max_length, references=references)
+    what = {"references": train.learns == "reference", "hard_only": train.loss.kl == 0}
+    dataset = TextDataset(job.data, job.tokenizer, train.max_length, **what)
     model = load_classifier(job.student, job.tokenizer, job.data.labels)
     check_context(model, int(dataset.lengths.max()))
     job.output.mkdir(parents=True, exist_ok=True)

@@ -73,27 +73,49 @@ def _references(column: pa.ChunkedArray, corpus: Corpus) -> np.ndarray:
     return np.array([NONE if reference is None else numbers[reference] for reference in found], np.int64)
 
 
+def _no_reference_error(texts: int) -> StudentError:
+    return StudentError(
+        f"student.train.learns is reference and none of {texts} texts has one: name the column with reference: in the "
+        "source, or set student.train.learns: trace"
+    )
+
+
 class TextDataset(Dataset[dict[str, Any]]):
     """Texts in a tokenizer's tokens, one an item; longer ones than `max_length` are left out and counted, never cut.
 
     `rows` says which are there: int64 [texts]. The hard label of an item is the teacher's answer, or with `references`
-    the right label.
+    the right label, NONE where the source has none. Where a hard label is all that is learnt (`hard_only`), texts
+    without one are left out and counted in `without_reference`.
 
     Raises:
-        StudentError: no text is left.
+        StudentError: no text is left, or none has a right label that is to be learnt.
     """
 
-    def __init__(self, data: LabelledTexts, tokenizer: Any, max_length: int, *, references: bool = False):
+    def __init__(
+        self,
+        data: LabelledTexts,
+        tokenizer: Any,
+        max_length: int,
+        *,
+        references: bool = False,
+        hard_only: bool = False,
+    ):
         ids = tokenizer(data.texts)["input_ids"] if data.texts else []
         lengths = np.array([len(tokens) for tokens in ids], np.int64)
-        self.rows = np.flatnonzero(lengths <= max_length)
-        self.too_long = len(ids) - len(self.rows)
-        if not len(self.rows):
+        fits = lengths <= max_length
+        self.too_long = int((~fits).sum())
+        if not fits.any():
             raise too_long_error(len(ids), max_length, int(lengths.min(initial=0)))
+        targets = data.references if references else data.answers
+        known = targets != NONE
+        if not (fits & known).any():
+            raise _no_reference_error(int(fits.sum()))
+        self.rows = np.flatnonzero(fits & known if hard_only else fits)
+        self.without_reference = int(fits.sum()) - len(self.rows)
         self.lengths = lengths[self.rows]
         self._ids = [ids[row] for row in self.rows]
         self._probabilities = torch.from_numpy(data.probabilities[self.rows])
-        self._targets = torch.from_numpy((data.references if references else data.answers)[self.rows])
+        self._targets = torch.from_numpy(targets[self.rows])
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -147,7 +147,7 @@ def _thinking_cut(student: Student, tokenizer: Any, teacher: Teacher) -> Callabl
     how = student.train.thinking
     if how == "train":
         return lambda batch: batch
-    from distill_data.student.thinking import closing_token, cut_thinking
+    from distill_data.student.thinking import closing_token, cut_thinking, opened_by_prompt
 
-    closing = closing_token(tokenizer, teacher.reasoning.close_tag)
-    return lambda batch: cut_thinking(batch, closing, how)
+    closing, open_tag = closing_token(tokenizer, teacher.reasoning.close_tag), teacher.reasoning.open_tag
+    return lambda batch: cut_thinking(batch, closing, how, opened_by_prompt(batch, tokenizer, open_tag))

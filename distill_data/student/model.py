@@ -13,8 +13,9 @@ from distill_data.errors import ModelError
 from distill_data.models import ModelSource, local_model_folder, resolve_model
 from distill_data.student.architecture import random_student
 from distill_data.student.forward import quiet_transformers
+from distill_data.student.special_tokens import eos_ids, take_special_tokens
 from distill_data.student.teacher_layers import take_layers
-from distill_data.student.vocabulary import check_own_tokenizer
+from distill_data.student.vocabulary import SavedVocabulary, check_own_tokenizer
 from distill_data.student.weights import load_weights
 from distill_data.student_config import Student
 
@@ -22,8 +23,8 @@ from distill_data.student_config import Student
 def load_student(student: Student, tokenizer: Any, teacher: ModelSource | None = None) -> PreTrainedModel:
     """The untrained student, in float32 on the CPU; `from_config` weights come from `student.train.seed`.
 
-    Weights stay float32 also where the checkpoint is bfloat16: small updates would be lost in it. `teacher` is whose
-    layers `from_teacher` takes.
+    Weights stay float32 also where the checkpoint is bfloat16: small updates would be lost in it. Special tokens are
+    those of `tokenizer`, which the student is saved with. `teacher` is whose layers `from_teacher` takes.
 
     Raises:
         ConfigError: `from_config` names no causal language model, an unknown field or misfits; `from_teacher` names a
@@ -33,6 +34,7 @@ def load_student(student: Student, tokenizer: Any, teacher: ModelSource | None =
     """
     model = _load(student, tokenizer, teacher)
     _check_causal(model)
+    take_special_tokens(model, tokenizer)
     return model
 
 
@@ -59,8 +61,8 @@ def load_saved_student(folder: Path, *, trust_remote_code: bool = False) -> PreT
     return load_weights(AutoModelForCausalLM, folder, trust_remote_code=trust_remote_code)
 
 
-def saved_vocabulary_size(student: Student, tokenizer: Any) -> int:
-    """Token ids of a hub id's or folder's model as its config says, padding included; loads no weights.
+def saved_vocabulary(student: Student, tokenizer: Any) -> SavedVocabulary:
+    """What a hub id's or folder's model says of its tokens, in its config and its own tokenizer; loads no weights.
 
     Raises:
         ModelError: the model is not there, or is no causal language model that transformers knows.
@@ -69,7 +71,7 @@ def saved_vocabulary_size(student: Student, tokenizer: Any) -> int:
     reference = str(student.model)
     source = resolve_model(reference, student.revision)
     folder = local_model_folder(source, trust_remote_code=student.trust_remote_code)
-    check_own_tokenizer(student, folder, tokenizer)
+    renamed = check_own_tokenizer(student, folder, tokenizer)
     try:
         with quiet_transformers():
             config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=student.trust_remote_code)
@@ -84,7 +86,7 @@ def saved_vocabulary_size(student: Student, tokenizer: Any) -> int:
         raise ModelError(
             f"student {reference!r} is a {config.model_type}, no causal language model: take one such as llama or qwen3"
         )
-    return size
+    return SavedVocabulary(size, renamed, eos_ids(config.get_text_config()))
 
 
 @torch.inference_mode()

@@ -108,7 +108,8 @@ def _prompt_ids(asked: list[Message], rendered: str, both: Tokenizers) -> list[i
     """The prompt in the student's words; a thought that the teacher's template opened is open here too."""
     if both.teacher.prompt_format == "text":
         return list(both.own(asked[-1]["content"])["input_ids"])
-    text = both.own.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    options = both.teacher.chat_template_kwargs  # as whoever evaluates the student will render
+    text = both.own.apply_chat_template(asked, add_generation_prompt=True, tokenize=False, **options)
     opening = both.teacher.reasoning.open_tag
     if rendered.rstrip().endswith(opening) and not text.rstrip().endswith(opening):
         text += rendered[rendered.rindex(opening) :]

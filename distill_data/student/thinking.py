@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 from distill_data.errors import StudentError
 
 How = Literal["mask", "drop"]
+_TAIL = 64  # tokens of a prompt that hold an opening tag and white space behind it
 
 
 def closing_token(tokenizer: Any, close_tag: str) -> int:
@@ -27,7 +29,17 @@ def closing_token(tokenizer: Any, close_tag: str) -> int:
     return ids[0]
 
 
-def cut_thinking(batch: pa.RecordBatch, closing: int, how: How) -> pa.RecordBatch:
+def opened_by_prompt(batch: pa.RecordBatch, tokenizer: Any, open_tag: str) -> np.ndarray:
+    """Whether the prompt of a trace ends in `open_tag`, as some chat templates write it: bool [rows]."""
+    if not open_tag:
+        return np.zeros(len(batch), bool)
+    ids, offsets = _values(batch.column("prompt_token_ids"))
+    ends = [ids[max(start, end - _TAIL) : end].tolist() for start, end in pairwise(offsets.tolist())]
+    texts = tokenizer.batch_decode(ends, skip_special_tokens=False) if ends else []
+    return np.array([text.rstrip().endswith(open_tag) for text in texts], bool)
+
+
+def cut_thinking(batch: pa.RecordBatch, closing: int, how: How, opened: np.ndarray | None = None) -> pa.RecordBatch:
     """The traces of a batch without what is up to and including the first `closing` token of their completion.
 
     Args:
@@ -36,9 +48,12 @@ def cut_thinking(batch: pa.RecordBatch, closing: int, how: How) -> pa.RecordBatc
         closing: token id.
         how: `mask` puts the thinking behind the prompt, where it has no soft labels; `drop` leaves it out: what is kept
             are then distributions of a teacher that had thought.
+        opened: bool [rows], whose prompts end in an open thought. `drop` leaves these their closing token, with its
+            soft labels: a student that goes on without it would never have answered.
     """
     ids, tokens = _values(batch.column("completion_token_ids"))
-    thought = _thought(ids, tokens, closing)
+    kept_closing = opened if how == "drop" and opened is not None else np.zeros(len(batch), bool)
+    thought = _thought(ids, tokens, closing, kept_closing)
     place = np.arange(len(ids)) - np.repeat(tokens[:-1], np.diff(tokens))
     kept = place >= np.repeat(thought, np.diff(tokens))
     counts = _values(batch.column("support_counts"))[0]
@@ -52,13 +67,13 @@ def cut_thinking(batch: pa.RecordBatch, closing: int, how: How) -> pa.RecordBatc
     return pa.record_batch(list(columns.values()), schema=batch.schema)
 
 
-def _thought(ids: np.ndarray, offsets: np.ndarray, closing: int) -> np.ndarray:
-    """Tokens up to and including the first `closing` one, but never all: int64 [rows]."""
+def _thought(ids: np.ndarray, offsets: np.ndarray, closing: int, kept_closing: np.ndarray) -> np.ndarray:
+    """Tokens up to the first `closing` one, and with it unless it is kept, but never all: int64 [rows]."""
     lengths = np.diff(offsets)
     places = np.flatnonzero(ids == closing)
     rows, first = np.unique(np.searchsorted(offsets, places, side="right") - 1, return_index=True)
     thought = np.zeros(len(lengths), np.int64)
-    thought[rows] = places[first] - offsets[rows] + 1
+    thought[rows] = places[first] - offsets[rows] + ~kept_closing[rows]
     return np.minimum(thought, np.maximum(lengths - 1, 0))
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from distill_data.errors import StudentError
 from distill_data.student import ranks
 from distill_data.student.chunked_loss import Labels, head_loss, logits_loss
+from distill_data.student.data_order import EpochOrder, LengthGrouped
 from distill_data.student.forward import batch_logits, label_hidden, plain_head
 from distill_data.student.losses import MixedLoss
 from distill_data.student.metrics import Metrics
@@ -95,6 +95,7 @@ class SoftLabelTrainer(Trainer):
     def __init__(self, *args: Any, weights: Loss, draws: int | None, recorder: Recorder, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.add_callback(recorder)
+        self.add_callback(EpochOrder())
         self.weights = weights
         self.draws = draws
         self.recorder = recorder
@@ -102,14 +103,12 @@ class SoftLabelTrainer(Trainer):
         self.head = plain_head(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """As Trainer's, which knows the lengths of `datasets.Dataset` only."""
+        """As Trainer's, whose length-grouped order changes with checkpoints and processes."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         dataset: Any = self.train_dataset
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        # Processes that train together have to agree on the order, and their own random numbers part.
-        generator = torch.Generator().manual_seed(self.args.seed) if self.args.world_size > 1 else None
-        return LengthGroupedSampler(step, lengths=dataset.lengths.tolist(), generator=generator)
+        return LengthGrouped(dataset.lengths, step, self.args.seed)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The process' own batches of a step, and the completion tokens of all; Trainer counts only `labels`."""

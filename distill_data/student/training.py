@@ -58,7 +58,8 @@ class TrainResult:
     """A trained student, saved in `folder`; training.json holds the same.
 
     `tokens` counts prompt and completion tokens seen, padding left out; `traces` are those trained on, and
-    `too_long` those left out because of max_length. `seconds` is the training loop alone, and `tokens_per_second` what
+    `too_long` those left out because of max_length; a classifier that learns nothing but references leaves out texts
+    `without_reference` too. `seconds` is the training loop alone, and `tokens_per_second` what
     it did in them: of a training that went on after a kill, since then. `best_step` is where early stopping found the
     weights.
     """
@@ -67,6 +68,7 @@ class TrainResult:
     steps: int
     traces: int
     too_long: int
+    without_reference: int
     tokens: int
     seconds: float
     tokens_per_second: float
@@ -119,9 +121,14 @@ def _save(trainer: SoftLabelTrainer, model: PreTrainedModel, adapted: Any, job: 
     gathered: dict[str, Any] = {}
     if trainer.is_fsdp_enabled:
         gathered = {"state_dict": trainer.accelerator.get_state_dict(trainer.model)}
-    if ranks.is_main():
-        (model if adapted is None else save_adapter(adapted, job.output)).save_pretrained(job.output, **gathered)
-        job.tokenizer.save_pretrained(job.output)
+    if not ranks.is_main():
+        return
+    if (lora := job.student.train.lora) is not None and gathered:  # adapters are not merged into shards
+        model = load_student(job.student, job.tokenizer, job.teacher)
+        adapted = add_adapters(model, lora, job.student.train.seed)
+        model.load_state_dict(gathered.pop("state_dict"))
+    (model if adapted is None else save_adapter(adapted, job.output)).save_pretrained(job.output, **gathered)
+    job.tokenizer.save_pretrained(job.output)
 
 
 def _trainer(job: TrainJob, dataset: SoftLabelDataset, model: PreTrainedModel, recorder: Recorder) -> SoftLabelTrainer:
@@ -214,6 +221,7 @@ def finished(
         steps=recorder.curve[-1].step,
         traces=len(dataset),
         too_long=dataset.too_long,
+        without_reference=getattr(dataset, "without_reference", 0),  # a trace always has what is learnt of it
         tokens=recorder.tokens,
         seconds=run.seconds,
         tokens_per_second=run.tokens / run.seconds,

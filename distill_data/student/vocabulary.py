@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 ACROSS_TOKENIZERS = ("uld", "text")
 # Forks of one vocabulary rename a few special tokens; another vocabulary differs nearly everywhere.
 _SAME_VOCABULARY = 0.99
+
+
+@dataclass(frozen=True)
+class SavedVocabulary:
+    """What a model on disk says of its tokens.
+
+    `size` counts its ids, padding included, and `ends` are its EOS. `renamed` are the ids that are another token in the
+    tokenizer that it will be saved with: by id, its own token (None where it has none) and the new one.
+    """
+
+    size: int
+    renamed: dict[int, tuple[str | None, str]]
+    ends: list[int]
 
 
 def own_tokenizer(student: Student, teacher_tokenizer_sha256: str) -> Any | None:
@@ -71,14 +85,17 @@ def check_vocabulary(student_vocab_size: int, tokenizer_length: int, max_label_i
         )
 
 
-def check_own_tokenizer(student: Student, folder: Path, teacher_tokenizer: Any) -> None:
+def check_own_tokenizer(student: Student, folder: Path, teacher_tokenizer: Any) -> dict[int, tuple[str | None, str]]:
     """Refuse a model whose own tokenizer (in `folder`, if any) gives the teacher's ids other meanings.
+
+    Returns:
+        The few that it may: `SavedVocabulary.renamed`.
 
     Raises:
         StudentError: more than 1 in 100 of the ids that both have name other tokens.
     """
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return
+        return {}
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=student.trust_remote_code)
     own = {index: token for token, index in tokenizer.get_vocab().items()}
@@ -91,6 +108,7 @@ def check_own_tokenizer(student: Student, folder: Path, teacher_tokenizer: Any) 
             f"{own[other[0]]!r} there and {teachers[other[0]]!r} for the teacher ({len(other)} ids differ); "
             "soft labels need the teacher's vocabulary: take a student of the teacher's family"
         )
+    return {index: (own.get(index), teachers[index]) for index in sorted(teachers) if own.get(index) != teachers[index]}
 
 
 def vocabulary_size(model: Any) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +17,21 @@ ISSUE_EXAMPLE = Path(__file__).parent / "issue_example.yaml"
 def test_every_config_loads_and_is_listed(path: Path) -> None:
     assert load_config(path).name
     assert f"[{path.name}]({path.name})" in (PROJECT / "configs" / "README.md").read_text(encoding="utf-8")
+
+
+def test_accelerate_takes_every_key_of_the_config_that_shards() -> None:
+    """By its own loader, which refuses unknown keys, and the one that hands `fsdp_config` to the processes."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser, prepare_multi_gpu_env
+
+    file = str(PROJECT / "configs" / "accelerate" / "fsdp.yaml")
+    loaded: Any = load_config_from_file(file)
+    assert (loaded.distributed_type, loaded.mixed_precision, loaded.num_processes) == ("FSDP", "no", 8)
+    options = launch_command_parser().parse_args(["--config_file", file, "-m", "distill_data.cli"])
+    environment = prepare_multi_gpu_env(_validate_launch_command(options)[0])
+    assert environment["ACCELERATE_USE_FSDP"] == "true"
+    for key, value in loaded.fsdp_config.items():
+        assert environment[key.upper()].lower() == str(value).lower()
 
 
 def test_configs_have_names_of_their_own() -> None:

@@ -222,8 +222,10 @@ def test_a_model_is_checked_by_its_config_alone(
     source = resolve_model(str(tiny_model))
     tokenizer, teacher = load_tokenizer(source), Teacher(model=str(tiny_model))
     stored = json.loads((tiny_model / "config.json").read_text())
-    expected = f"vocabulary of {stored['vocab_size']} for {len(tokenizer)} tokens"
+    learns = "; the teacher's tokenizer: learns from soft labels (forward_kl)"
+    expected = f"vocabulary of {stored['vocab_size']} for {len(tokenizer)} tokens{learns}"
     assert check_student(Student(model=str(tiny_model)), tokenizer, source, teacher).endswith(expected)
+    assert check_student(Student.model_validate(STUDENT), tokenizer, source, teacher).endswith(learns)
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)
     (copy / "config.json").write_text(json.dumps(stored | {"vocab_size": 9}))
@@ -232,6 +234,36 @@ def test_a_model_is_checked_by_its_config_alone(
     (copy / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ModelError, match="is a t5, no causal language model"):
         check_student(Student(model=str(copy)), tokenizer, source, teacher)
+
+
+@pytest.mark.parametrize(
+    ("train_section", "own", "teachers"),
+    [
+        ({}, None, "soft labels (forward_kl)"),
+        ({"loss": {"objective": "jsd"}}, None, "soft labels (jsd)"),
+        ({"loss": {"kl": 0.0, "cross_entropy": 1.0}}, None, "the teacher's text"),
+        ({"loss": {"objective": "uld"}}, "sorted probabilities (uld)", "sorted probabilities (uld)"),
+        ({"loss": {"objective": "text"}}, "the teacher's text", "the teacher's text"),
+        ({"loss": {"objective": "text"}, "learns": "reference"}, "the sources' references", "the sources' references"),
+    ],
+)
+def test_the_preflight_says_what_is_learnt_in_whose_tokens(
+    train_section: dict[str, Any], own: str | None, teachers: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """`own` is None where only the teacher's tokens will do."""
+    make_metaspace_tokenizer().save_pretrained(tmp_path)
+    source, teacher = resolve_model(str(tiny_model)), Teacher(model=str(tiny_model))
+    tokenizer = load_tokenizer(source)
+    shared = Student.model_validate({**STUDENT, "train": train_section})
+    said = check_student(shared, tokenizer, source, teacher)
+    assert said.endswith(f"; the teacher's tokenizer: learns from {teachers}")
+    apart = shared.model_copy(update={"tokenizer": str(tmp_path)})
+    if own is None:
+        with pytest.raises(StudentError, match="compares distributions over the same ids"):
+            check_student(apart, tokenizer, source, teacher)
+    else:
+        said = check_student(apart, tokenizer, source, teacher)
+        assert said.endswith(f"; a tokenizer of its own: learns from {own}")
 
 
 def test_nothing_held_out_is_nothing_to_measure(config: Config) -> None:
@@ -297,6 +329,44 @@ def test_a_student_with_a_tokenizer_of_its_own_learns(config: Config, tmp_path: 
     assert len(AutoTokenizer.from_pretrained(job.folder)) == len(make_metaspace_tokenizer())
     assert job.folder != planned(config, train=train_section).folder
     assert "of its own" in student_summary(report)
+    card = (job.folder / "README.md").read_text()
+    assert "KL" not in card and "soft labels" not in card
+    sorted_probabilities = "| distance between sorted probabilities in training, first and last step |" in card
+    assert sorted_probabilities == (objective == "uld")
+    assert ("| cross-entropy in training, first and last step |" in card) == (objective == "text")
+    assert f"the text {'and the sorted probabilities ' if objective == 'uld' else ''}of `" in card
+
+
+CARDS = {
+    "forward_kl": ({}, "the soft labels of `", "KL to the teacher"),
+    "baseline": ({"kl": 0.0, "cross_entropy": 1.0}, "the text of `", "cross-entropy"),
+    "renormalised_kl": ({"temperature": 2.0}, "the soft labels of `", "its support alone, at temperature 2,"),
+    "reverse_kl": ({}, "the soft labels of `", "reverse KL to the teacher"),
+    "jsd": ({"beta": 0.25}, "the soft labels of `", "Jensen-Shannon divergence from the teacher, beta 0.25,"),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_names_what_was_learnt_and_minimised(config: Config, name: str) -> None:
+    more, learnt, figure = CARDS[name]
+    loss = more | ({} if name == "baseline" else {"objective": name})
+    job = planned(config, train={"steps": 2, "batch_size": 4, "seed": 21, "loss": loss})
+    train(job, lambda _: None)
+    card = (job.folder / "README.md").read_text()
+    assert f"trained on\n{learnt}" in card and "from its teacher, mistakes and all" in card
+    (line,) = [line for line in card.splitlines() if "first and last step" in line]
+    curve = json.loads((job.folder / "training.json").read_text())["loss_curve"]
+    key = "cross_entropy" if name == "baseline" else "kl"
+    assert figure in line and line.endswith(f"| {curve[0][key]:.3f}, {curve[-1][key]:.3f} nats |")
+
+
+def test_the_card_of_a_student_of_references_names_no_teacher(config: Config) -> None:
+    job = planned(config, train={"steps": 2, "batch_size": 4, "learns": "reference", "loss": {"objective": "text"}})
+    train(job, lambda _: None)
+    card = (job.folder / "README.md").read_text()
+    assert "trained on\nthe sources' own references to the prompts of the corpus replayed@v1" in card
+    assert "its teacher" not in card and "KL" not in card and "soft labels" not in card
+    assert "| loss | 1.0 x cross-entropy |" in card
 
 
 def test_another_tokenizer_gives_another_name_though_its_folder_is_called_the_same(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from distill_data.models import load_tokenizer, resolve_model
 from distill_data.report.student import student_summary
 from distill_data.screening import prompts_of
 from distill_data.student.check import check_student
-from distill_data.student.classifier_training import label_loss
+from distill_data.student.classifier_training import ClassifierJob, label_loss, train_classifier
 from distill_data.student.job import StudentPlan, evaluate, plan_student, report_student, train
 from distill_data.student.label_metrics import accuracy, calibration_error, log_loss, mean_kl
-from distill_data.student.label_texts import labelled_texts
+from distill_data.student.label_texts import NONE, LabelledTexts, labelled_texts
 from distill_data.student.result import ClassifierResult
 from distill_data.student_config import Loss, Student
 from tests.pool.replay_job import InlinePool
@@ -122,7 +123,43 @@ def test_hard_labels_are_the_teachers_or_the_sources(config: Config) -> None:
     mixed = ends["mixed"][1]
     assert mixed["loss"] == pytest.approx(mixed["kl"] + 0.5 * mixed["cross_entropy"])
     assert mixed["kl"] == pytest.approx(ends["soft"][1]["kl"])
-    assert ends["true"][1]["cross_entropy"] == pytest.approx(mixed["cross_entropy"])
+    counts = {name: json.loads((folder / "training.json").read_text()) for name, (folder, _) in ends.items()}
+    judged = labelled_texts(job.corpus, "train").references >= 0
+    found = {name: (counts[name]["traces"], counts[name]["without_reference"]) for name in ("hard", "true", "mixed")}
+    assert found["true"] == (judged.sum(), (~judged).sum()) and 0 < judged.sum() < len(judged)
+    assert found["hard"] == found["mixed"] == (len(judged), 0)
+    card = (ends["true"][0] / "README.md").read_text()
+    assert f"| {judged.sum()} ({(~judged).sum()} without a reference left out) |" in card
+    assert "on the right labels of the sources in the corpus" in card and "KL" not in card and "teacher" not in card
+    assert "on the right labels of the sources and what `" in (ends["mixed"][0] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("loss", [{"objective": "text"}, {"cross_entropy": 0.5}])
+def test_references_that_are_not_there_are_not_learnt(config: Config, tmp_path: Path, loss: dict[str, Any]) -> None:
+    job = planned(config, train={**TRAIN, "learns": "reference", "loss": loss})
+    data = labelled_texts(job.corpus, "train")
+    data = replace(data, references=np.full(len(data.texts), NONE))
+    tokenizer = load_tokenizer(resolve_model(config.teacher.model))
+    with pytest.raises(StudentError, match=r"learns is reference and none of \d+ texts has one: name the column"):
+        train_classifier(ClassifierJob(job.student, data, tokenizer, tmp_path), lambda _: None)
+
+
+def test_a_text_without_a_reference_is_no_part_of_a_mean_over_references(config: Config, tmp_path: Path) -> None:
+    """The same texts with and without others that have no right label give the same student."""
+    train_section = {**TRAIN, "steps": 3, "batch_size": 50, "learns": "reference", "loss": {"objective": "text"}}
+    job = planned(config, train=train_section)
+    data = labelled_texts(job.corpus, "train")
+    kept = np.flatnonzero(data.references != NONE)
+    fewer = LabelledTexts(
+        data.labels, [data.texts[row] for row in kept], data.probabilities[kept], data.references[kept]
+    )
+    tokenizer = load_tokenizer(resolve_model(config.teacher.model))
+    curves = [
+        train_classifier(ClassifierJob(job.student, texts, tokenizer, tmp_path / name), lambda _: None).loss_curve
+        for name, texts in (("all", data), ("fewer", fewer))
+    ]
+    assert curves[0] == curves[1]
+    assert curves[0][0].loss == pytest.approx(math.log(3), rel=0.2)  # of random weights, over 3 labels
 
 
 def test_the_loss_is_that_of_float64_arithmetic() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging as python_logging
 import shutil
 from pathlib import Path
@@ -13,13 +14,15 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from distill_data.errors import ConfigError, ModelError, StudentError
-from distill_data.models import tokenizer_fingerprint
+from distill_data.models import resolve_model, tokenizer_fingerprint
+from distill_data.student.check import check_student
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.forward import quiet_transformers
 from distill_data.student.model import load_saved_student, load_student
 from distill_data.student.vocabulary import check_vocabulary, own_tokenizer, vocabulary_size
 from distill_data.student_config import NewStudent, Student, Train
-from tests.tiny_model import make_tokenizer
+from distill_data.teacher_config import Teacher
+from tests.tiny_model import make_counting_model, make_tokenizer
 from tests.unit.student.conftest import label_logits
 
 LLAMA = {
@@ -115,6 +118,50 @@ def test_model_with_another_vocabulary_is_refused(tiny_model: Path) -> None:
 
     with pytest.raises(StudentError, match=r"another vocabulary: id 0 is .*family"):
         load_student(Student(model=str(tiny_model)), Shifted())
+
+
+def begun_with(folder: Path, eos: Any) -> Path:
+    """A model in which token n is followed by n + 1, with this EOS."""
+    make_counting_model(folder)
+    for name in ("config.json", "generation_config.json"):
+        stored = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(stored | {"eos_token_id": eos, "pad_token_id": 0}))
+    return folder
+
+
+def test_a_student_ends_with_the_eos_of_the_tokenizer_that_it_is_saved_with(tmp_path: Path, tokenizer: Any) -> None:
+    end = tokenizer.eos_token_id
+    base = begun_with(tmp_path / "base", eos=0)
+    asked = torch.tensor([[end - 1]])
+    assert load_saved_student(base).generate(asked, max_new_tokens=4).tolist() == [[1, 2, 3, 4, 5]]  # type: ignore[operator]
+    load_student(Student(model=str(base)), tokenizer).save_pretrained(tmp_path / "student")
+    student = load_saved_student(tmp_path / "student")
+    assert student.generate(asked, max_new_tokens=4).tolist() == [[1, end]]  # type: ignore[operator]
+    assert (student.config.eos_token_id, student.config.pad_token_id) == (end, tokenizer.pad_token_id)
+    assert student.generation_config is not None
+    assert student.generation_config.eos_token_id == [end, 0]  # <|endoftext|>: special, so in no answer
+    assert student.generation_config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_an_old_eos_that_is_a_plain_word_now_does_not_end_a_text(tmp_path: Path, tokenizer: Any) -> None:
+    several = load_student(Student(model=str(begun_with(tmp_path / "base", eos=[40, 0]))), tokenizer)
+    assert several.generation_config is not None
+    assert several.generation_config.eos_token_id == [tokenizer.eos_token_id, 0]
+    assert several.config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_ids_that_mean_something_else_are_named_before_anything_is_paid_for(tmp_path: Path) -> None:
+    base, teachers = begun_with(tmp_path / "base", eos=0), make_tokenizer()
+    teachers.add_tokens(["<think>"], special_tokens=True)
+    file = base / "tokenizer.json"
+    file.write_text(file.read_text().replace("<|im_start|>", "<|user|>"))
+    file = base / "tokenizer_config.json"
+    file.write_text(file.read_text().replace("<|im_start|>", "<|user|>"))
+    source, teacher = resolve_model(str(base)), Teacher(model=str(base))
+    said = check_student(Student(model=str(base)), teachers, source, teacher)
+    new = len(teachers) - 1
+    assert f"2 ids are other tokens to it: 1 '<|user|>' becomes '<|im_start|>', {new} '<think>' is new" in said
+    assert "it will end with 2 '<|im_end|>', not with EOS 0" in said
 
 
 def test_another_tokenizer_needs_an_objective_that_compares_no_ids(

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from distill_data.errors import StudentError
-from distill_data.records import SOFT_LABELS_SCHEMA
+from distill_data.records import SOFT_LABELS_SCHEMA, Prompt
 from distill_data.student.own_tokens import Tokenizers, in_own_tokens
 from distill_data.student.thinking import closing_token, cut_thinking
 from distill_data.teacher_config import Teacher
+from distill_data.teachers.rendering import render_prompts
 from tests.tiny_model import make_tokenizer
 from tests.unit.student.other_tokenizers import make_metaspace_tokenizer
 
@@ -107,6 +108,18 @@ def test_a_thought_that_the_teachers_template_opens_is_open_for_the_student(both
     traces, labels = said_by_teacher(both, "<think>\n")
     row = in_own_tokens(traces, labels, labels, both, aligned=True).to_pylist()[0]
     assert both.own.decode(row["prompt_token_ids"]).endswith("assistant\n<think>\n")
+
+
+def test_prompts_are_those_that_the_student_is_evaluated_with(both: Tokenizers) -> None:
+    own = make_metaspace_tokenizer()
+    own.chat_template = (own.chat_template or "") + "{% if today is defined %}{{ today }}{% endif %}"  # type: ignore[operator]
+    teacher = Teacher(model="a/b", chat_template_kwargs={"today": "1 May"})
+    pair = Tokenizers(own, both.teachers, teacher)
+    traces, labels = said_by_teacher(both)
+    row = in_own_tokens(traces, labels, labels, pair, aligned=True).to_pylist()[0]
+    (evaluated,) = render_prompts([Prompt(QUESTION, "s")], own, teacher)  # type: ignore[arg-type]
+    assert row["prompt_token_ids"] == evaluated.token_ids
+    assert str(own.decode(evaluated.token_ids)).endswith("1 May")
 
 
 def test_a_tokenizer_that_cannot_write_prompts_or_ends_is_refused(both: Tokenizers) -> None:

@@ -85,9 +85,10 @@ def lines(folder: Path) -> list[dict[str, float]]:
     [
         {},
         pytest.param({"batch_size": 1, "gradient_accumulation": 4, "look_every": 2}, marks=pytest.mark.long),
+        pytest.param({"batching": "length_grouped", "gradient_accumulation": 2}, marks=pytest.mark.long),
         pytest.param({"batching": "packed", "early_stopping": {"every": 2, "patience": 2}}, marks=pytest.mark.long),
     ],
-    ids=["batch", "accumulated", "packed"],
+    ids=["batch", "accumulated", "length_grouped", "packed"],
 )
 def test_two_processes_train_the_student_that_one_trains(config: Config, tmp_path: Path, train: dict[str, Any]) -> None:
     one = alone(changed(config, tmp_path / "one", **train))

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distill_data.errors import StudentError
-from distill_data.student.thinking import closing_token, cut_thinking
+from distill_data.reasoning import split_completion
+from distill_data.student.thinking import closing_token, cut_thinking, opened_by_prompt
+from distill_data.teacher_config import Reasoning
+from tests.tiny_model import make_tokenizer
 from tests.unit.student.conftest import label_table
 
 CLOSE = 99
@@ -60,6 +64,39 @@ def test_thinking_is_cut_token_by_token(how: Any, start: int) -> None:
     ]
     assert cut.schema == batch.schema
     assert cut.to_pylist() == expected[start:]
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_thought_that_the_prompt_opened_is_closed_by_the_student(start: int) -> None:
+    (batch,) = label_table(ROWS).to_batches()
+    opened = np.array([True, True, True, True, False])
+    cut = cut_thinking(batch.slice(start), CLOSE, "drop", opened[start:])
+    kept = [2, 0, 0, 2, 21]
+    expected = [without(first, whole, whole["prompt_token_ids"]) for whole, first in zip(ROWS, kept, strict=True)]
+    assert cut.to_pylist() == expected[start:]
+    read = cut_thinking(batch, CLOSE, "mask", opened)
+    assert read.equals(cut_thinking(batch, CLOSE, "mask"))
+
+
+def test_answers_of_such_a_student_are_told_from_its_thinking() -> None:
+    """What it learns to say after the prompt is an answer to whoever splits it, with `drop` as with `train`."""
+    tokenizer = make_tokenizer(more_special_tokens=["<think>", "</think>"])
+    closing = closing_token(tokenizer, "</think>")
+    ends = ["assistant\n", "assistant\n<think>\n", "<think> or not?"]
+    said = ["<think>12 + 30</think>\n\nAnswer: 42", "12 + 30</think>\n\nAnswer: 42", "Answer: 42"]
+    whole = [
+        row("", *(tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts))
+        for texts in zip(ends, said, strict=True)
+    ]
+    (batch,) = label_table(whole).to_batches()
+    opened = opened_by_prompt(batch, tokenizer, "<think>")
+    assert opened.tolist() == [False, True, False]
+    assert opened_by_prompt(batch.slice(1), tokenizer, "<think>").tolist() == [True, False]
+    assert not opened_by_prompt(batch, tokenizer, "").any()
+    learnt = cut_thinking(batch, closing, "drop", opened).to_pylist()
+    for one, end in zip(learnt, ends, strict=True):
+        split = split_completion(str(tokenizer.decode(one["completion_token_ids"])), end, Reasoning())
+        assert split.answer == "Answer: 42" and split.finished and not split.thinking
 
 
 def test_nothing_to_cut() -> None:

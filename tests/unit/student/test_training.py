@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from distill_data.errors import ConfigError, ModelError, StudentError
 from distill_data.evaluate_config import Evaluate
+from distill_data.student import training
 from distill_data.student.collate import SoftLabelCollator
 from distill_data.student.evaluation import evaluate_student
 from distill_data.student.label_kind import HeldOut
@@ -218,6 +219,17 @@ def killed_after(step: int, config: Student, labels: pa.Table, tokenizer: Any, o
         train_student(TrainJob(config, labels, tokenizer, output, **job), on_step)
 
 
+@pytest.mark.parametrize("batching", ["padded", "length_grouped"])
+def test_a_training_that_was_killed_in_a_later_epoch_keeps_its_order(
+    batching: Any, labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
+) -> None:
+    config = student(vocabulary, steps=12, batch_size=8, checkpoint_every=7, batching=batching)  # 5 steps an epoch
+    whole = fit(config, labels, tokenizer, tmp_path / "whole")
+    killed_after(8, config, labels, tokenizer, tmp_path / "killed")
+    again = fit(config, labels, tokenizer, tmp_path / "killed")
+    assert again.loss_curve == whole.loss_curve
+
+
 @pytest.mark.parametrize("extra", [{}, {"batching": "packed"}, {"lora": Lora(rank=2, dropout=0.5)}])
 def test_a_killed_training_goes_on_as_if_nothing_had_been(
     extra: dict[str, Any], labels: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
@@ -286,6 +298,28 @@ def test_adapters_are_all_that_trains_and_are_merged(
     ids = torch.arange(3, 20)[None]
     with torch.inference_mode():
         assert torch.allclose(adapted(ids).logits, merged(ids).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2, alpha=8)], ids=["whole", "adapters"])
+def test_weights_that_were_gathered_from_shards_are_the_student(
+    lora: Lora | None, labels: pa.Table, tokenizer: Any, tiny_model: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Sharding needs GPUs; what it leads to is the path that gathers a state dict and saves a model of it."""
+    config = Student(model=str(tiny_model), train=Train(steps=3, learning_rate=1e-2, lora=lora))
+    plain = fit(config, labels, tokenizer, tmp_path / "plain")
+    save = training._save
+
+    def save_gathered(trainer: Any, *rest: Any) -> None:
+        trainer.is_fsdp_enabled = True
+        save(trainer, *rest)
+
+    monkeypatch.setattr(training, "_save", save_gathered)
+    gathered = fit(config, labels, tokenizer, tmp_path / "gathered")
+    ours, theirs = (load_saved_student(result.folder).state_dict() for result in (gathered, plain))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    names = [sorted(file.name for file in result.folder.rglob("*")) for result in (plain, gathered)]
+    assert names[0] == names[1]
 
 
 def test_adapters_for_layers_that_are_not_there_are_refused(
