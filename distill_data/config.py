@@ -168,6 +168,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_schedule_trains_a_student(self) -> Config:
+        if self.schedule is not None and self.schedule.train and self.student is None:
+            raise ValueError("schedule.train is true and there is no student: add one, or set schedule.train: false")
+        return self
+
+    @model_validator(mode="after")
     def _rounds_can_be_played(self) -> Config:
         if self.rounds is None:
             return self

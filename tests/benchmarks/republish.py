@@ -91,8 +91,8 @@ def random_traces(rows: int, seed: int, tokens: int = filtering.TOKENS) -> dict[
     offsets = pa.array((np.arange(rows + 1) * tokens).astype(np.int32))
     ends = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
     kept = pa.array(ends[np.arange(rows + 1) * tokens].astype(np.int32))
-    ranks = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
-    logprobs = (-0.3 - 0.25 * ranks * random.random(ends[-1]) - 0.1 * ranks).astype(np.float16)
+    fallen = np.cumsum(0.1 + 0.25 * random.random(ends[-1]))  # likeliest first
+    logprobs = (-0.3 - fallen + np.repeat(fallen[ends[:-1]], counts)).astype(np.float16)
     ids = random.zipf(1.2, rows * tokens + ends[-1]) % filtering.VOCABULARY
     texts = [" ".join(str(number) for number in random.integers(0, 10**6, 40).tolist()) for _ in range(rows)]
     nothing = pa.nulls(rows, pa.string())

@@ -33,6 +33,7 @@ from flows.build import build_corpus
 from flows.compare import compare
 from flows.distill import distill
 from flows.publish import publish_corpus
+from flows.scheduled import scheduled
 from flows.train import train_student
 
 
@@ -191,6 +192,16 @@ def test_a_promoted_version_is_published_once(job: dict[str, Any], tmp_path: Pat
     again = distill(Config.model_validate(job))
     assert again.published is not None and again.published.already_there
     assert "published" not in one_line(again)
+
+
+@pytest.mark.usefixtures("inline_workers")
+@pytest.mark.parametrize("train", [False, True])
+def test_a_scheduled_run_trains_only_where_it_is_asked_to(job: dict[str, Any], tmp_path: Path, train: bool) -> None:
+    job["schedule"] = {"cron": "0 3 * * *", "train": train}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(job), encoding="utf-8")
+    scheduled(str(config))
+    assert Path(job["root"], "students").exists() == train
 
 
 @pytest.mark.usefixtures("inline_workers")

@@ -105,6 +105,12 @@ def deployment() -> DeploymentResponse:
         return client.read_deployment_by_name(DEPLOYMENT)
 
 
+def at_work() -> FlowRun:
+    """The run that was started by hand last and has not ended."""
+    runs = [run for run in runs_of(deployment().id) if not run.auto_scheduled]
+    return next(run for run in runs if run.state is not None and not run.state.is_final())
+
+
 def run_of(which: UUID, is_wanted: Callable[[FlowRun], Any]) -> FlowRun:
     """The run of a deployment that is wanted, once it has come to its end."""
     found = wait_for(lambda: [run for run in runs_of(which) if is_wanted(run)], 300)
@@ -168,7 +174,7 @@ def test_a_run_whose_machine_went_down_is_found_and_the_next_goes_on(
     declare(crash_automation(silence=timedelta(seconds=40)))  # of a heartbeat every 30 s: a shorter wait
     machine = worker()
     prefect("deployment", "run", DEPLOYMENT, "--param", f'config="{config}"')
-    (run,) = [run for run in runs_of(deployment().id) if not run.state.is_final() and not run.auto_scheduled]
+    run = at_work()
     wait_for(lambda: parts(job), 300)
     teachers = [child for child in psutil.Process(machine.pid).children(recursive=True) if is_teacher(child)]
     for teacher in teachers:
@@ -184,7 +190,7 @@ def test_a_run_whose_machine_went_down_is_found_and_the_next_goes_on(
     before = set(committed(store_of(job)))
     worker()
     prefect("deployment", "run", DEPLOYMENT, "--param", f'config="{config}"')
-    (again,) = [run for run in runs_of(deployment().id) if not run.state.is_final() and not run.auto_scheduled]
+    again = at_work()
     assert state_of(ended(again.id, 400))[0] == "Completed"
     made = committed(store_of(job))
     assert before <= set(made) and set(made.values()) == {1}

@@ -187,6 +187,8 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         (["teacher.sampling.samples=4", "prompts.0.sampling.temperature=0"],
          "source 'chain_sum' is sampled at temperature 0, which gives the same trace 4 times: give it "
          "sampling: {samples: 1} or raise its temperature"),
+        (["schedule={cron: 0 3 * * *, train: true}"],
+         "schedule.train is true and there is no student: add one, or set schedule.train: false"),
         (["teacher.retry_truncated.max_tokens=512"],
          "teacher: retry_truncated.max_tokens is 512 and sampling.max_tokens 512: make the first the larger one"),
         (["teacher.retry_truncated.max_tokens=900", "prompts.0.sampling.max_tokens=1000"],
