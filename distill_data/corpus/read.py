@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from distill_data.student.dataset import SoftLabelDataset
     from distill_data.student.streaming import SoftLabelStream
+    from distill_data.student_config import Unlabelled
 
 FAMILIES = ("traces", "soft_labels", "rejected")
 _HEAD_BATCH_ROWS = 256
@@ -176,23 +177,47 @@ class Corpus:
 
         return Dataset(InMemoryTable(self.table("soft_labels", split)))
 
-    def reader(self, split: str = "train", max_length: int = 1024, folder: Path | None = None) -> SoftLabelDataset:
+    def reader(
+        self,
+        split: str = "train",
+        max_length: int = 1024,
+        folder: Path | None = None,
+        unlabelled: Unlabelled = "refuse",
+    ) -> SoftLabelDataset:
         """A map-style PyTorch dataset of one split for training; longer traces are left out, never cut.
 
         Args:
             split: which.
             max_length: prompt and completion tokens of the longest trace to give.
             folder: where the split is laid out to be mapped into memory; see `mapped`.
+            unlabelled: student.train.loss.unlabelled.
         """
         from distill_data.student.dataset import SoftLabelDataset
 
-        return SoftLabelDataset(self.mapped("soft_labels", split, folder), max_length=max_length)
+        return SoftLabelDataset(self.mapped("soft_labels", split, folder), max_length, unlabelled)
 
-    def stream(self, split: str = "train", max_length: int = 1024, seed: int = 0) -> SoftLabelStream:
-        """A PyTorch dataset that streams one split from its files, shuffled, sharded and resumable."""
+    def stream(
+        self,
+        split: str = "train",
+        max_length: int = 1024,
+        seed: int = 0,
+        rank: tuple[int, int] | None = None,
+        unlabelled: Unlabelled = "refuse",
+    ) -> SoftLabelStream:
+        """A PyTorch dataset that streams one split from its files, shuffled, sharded and resumable.
+
+        Args:
+            split: which.
+            max_length: prompt and completion tokens of the longest trace to give.
+            seed: of the order.
+            rank: (rank, world size); left out, torch.distributed's where it is initialised. Give (0, 1) to
+                transformers' Trainer and accelerate, which divide among ranks themselves what they are given.
+            unlabelled: student.train.loss.unlabelled.
+        """
         from distill_data.student.streaming import SoftLabelStream
 
-        return SoftLabelStream(self.row_groups("soft_labels", split), max_length, seed=seed)
+        groups = self.row_groups("soft_labels", split)
+        return SoftLabelStream(groups, max_length, seed=seed, rank=rank, unlabelled=unlabelled)
 
     def _facts(self, family: str, split: str) -> list[FileFacts]:
         return [file for file in self.manifest.files if file.path.startswith(f"{family}/{split}-")]

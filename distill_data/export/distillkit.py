@@ -57,7 +57,8 @@ training_args:
 """
 _VALIDATION = "  eval_dataset: {repo_id: FOLDER, split: validation}\n"
 LOST = (
-    "cross-entropy on EOS (its distribution is in the KL): labels stand one position early, where the KL reads them",
+    "cross-entropy on EOS (its distribution is in the KL), while it learns the last token of each prompt: labels stand "
+    "one position early, where the KL reads them",
     "sampled_logprobs, and everything in traces/ (row i is row i of the corpus' split)",
 )
 

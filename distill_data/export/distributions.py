@@ -20,7 +20,7 @@ from distill_data.corpus.read import Corpus
 from distill_data.errors import CorpusError
 
 IGNORED = -100  # the label that trainers leave out of the loss
-_MEASURED_ROWS = 256
+_MEASURED_ROWS = 16  # however long traces are
 _BATCH_ENTRIES = 8_000_000  # entries of a batch's support, padding included: about 100 MB in all columns
 
 

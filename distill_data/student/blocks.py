@@ -20,6 +20,7 @@ support_counts uint8 [T], support_ids int32 [S] and support_logprobs float16 [S]
 
 COLUMNS = [name for name, _ in SOFT_LABEL_FIELDS]
 _ID_COLUMNS = ("prompt_token_ids", "completion_token_ids", "support_ids")
+_ROUNDING = np.float16(1e-3)  # of a sure token, whose log-probability may be slightly above 0
 _SIGN, _NOT_FINITE = 0x8000, 0x7C00  # bits of a float16: its sign's, and without it, infinity's; NaN's are above
 
 
@@ -63,9 +64,19 @@ class Block:
                 )  # fmt: skip
             if unlabelled == "cross_entropy":
                 self._columns = _with_hard_labels(self._columns)
+        self._look_up()
+
+    def _look_up(self) -> None:
         # A memoryview gives one of its numbers faster than an array.
         self._offsets = [self._columns[name].offsets.data for name in _ID_COLUMNS]
         self._values = [self._columns[name].values for name in COLUMNS]
+
+    def __getstate__(self) -> dict[str, Column]:
+        return self._columns  # memoryviews do not go to a dataloader's spawned workers
+
+    def __setstate__(self, columns: dict[str, Column]) -> None:
+        self._columns = columns
+        self._look_up()
 
     def row(self, index: int) -> Row:
         """One trace, as views."""
@@ -98,22 +109,24 @@ def _column(array: pa.Array) -> Column:
 
 
 def _misfits(columns: dict[str, Column]) -> np.ndarray:
-    """Which rows have no prompt, no completion, a log-probability that is not finite, or columns of other lengths."""
+    """Which rows have no prompt, no completion, what is no log-probability, or columns of other lengths."""
     tokens = columns["completion_token_ids"].lengths
     counts, supports = columns["support_counts"], columns["support_ids"].lengths
     bad = (columns["prompt_token_ids"].lengths < 1) | (tokens < 1)
     bad |= (columns["sampled_logprobs"].lengths != tokens) | (counts.lengths != tokens)
     bad |= (columns["support_logprobs"].lengths != supports) | (counts.row_sums() != supports)
-    logprobs = columns["support_logprobs"]
-    if not _all_finite(logprobs.values):
-        bad |= Column(~np.isfinite(logprobs.values), logprobs.offsets).row_sums() > 0
+    logprobs, sampled = columns["support_logprobs"], columns["sampled_logprobs"]
+    if not _are_logprobs(logprobs.values):
+        bad |= Column(~(np.isfinite(logprobs.values) & (logprobs.values <= _ROUNDING)), logprobs.offsets).row_sums() > 0
+    if not np.isfinite(sampled.values).all():
+        bad |= Column(~np.isfinite(sampled.values), sampled.offsets).row_sums() > 0
     return bad
 
 
-def _all_finite(values: np.ndarray) -> bool:
-    """Of float16, by their bits: numpy would widen every one before it looks at it."""
+def _are_logprobs(values: np.ndarray) -> bool:
+    """Whether float16 are all finite and at most 0, by their bits: numpy would widen every one to look at it."""
     negative, positive = values.view(np.uint16).max(initial=0), values.view(np.int16).max(initial=0)
-    return negative < _SIGN + _NOT_FINITE and positive < _NOT_FINITE
+    return negative < _SIGN + _NOT_FINITE and positive <= _ROUNDING.view(np.int16)
 
 
 def _refuse(batch: pa.RecordBatch, bad: np.ndarray, what: str, todo: str) -> None:

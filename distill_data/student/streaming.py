@@ -39,9 +39,11 @@ class Share(NamedTuple):
 class SoftLabelStream(IterableDataset[Row]):
     """Traces of row groups, one an item; all ranks and workers together give every one of them once per epoch.
 
-    Ranks give equally many, give or take one. Traces longer than `max_length` (prompt and completion tokens) are left
-    out and counted in `too_long`; `traces` counts the others. In memory are CHUNK_ROWS traces of each of `open_groups`
-    row groups per worker, the pages that these are on, and four bytes for every trace there is.
+    Ranks give equally many, give or take one, and so may differ by a batch: where all have to step together (DDP), end
+    an epoch with the first that ends (`torch.distributed.algorithms.Join`, or a number of steps). Traces longer than
+    `max_length` (prompt and completion tokens) are left out and counted in `too_long`; `traces` counts the others. In
+    memory are CHUNK_ROWS traces of each of `open_groups` row groups per worker, the pages that these are on, and four
+    bytes for every trace there is.
 
     The iteration after one that came to its end is the next epoch's; a dataloader that starts its workers anew each
     epoch needs `set_epoch` for that. `state_dict` and `load_state_dict` are those of torchdata's StatefulDataLoader,
@@ -82,6 +84,13 @@ class SoftLabelStream(IterableDataset[Row]):
         if not self.traces:
             raise too_long_error(self.too_long, max_length, min(int(rows.min()) for rows in lengths))
         self._seed, self._open_groups = seed, open_groups
+        self._order = {
+            "row_groups": len(self._groups),
+            "traces": self.traces,
+            "too_long": self.too_long,
+            "seed": seed,
+            "open_groups": open_groups,
+        }
         self._rank = rank or _distributed_rank()
         self._epoch, self._position = 0, 0  # of the iteration that goes on
         self._loaded: tuple[int, Share] | None = None  # position for the next one, and whose
@@ -94,14 +103,27 @@ class SoftLabelStream(IterableDataset[Row]):
         self._ended = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this rank and worker stands: what `load_state_dict` takes."""
-        return {"epoch": self._epoch, "position": self._position, "share": list(self._share())}
+        """Where this rank and worker stands, and in which order: what `load_state_dict` takes."""
+        return {
+            "epoch": self._epoch,
+            "position": self._position,
+            "share": list(self._share()),
+            "order": self._order,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration begin behind the last trace that was given.
 
-        Files, seed, max_length and open_groups have to be the same; that the share is, the iteration checks.
+        That the share is the same, the iteration checks.
+
+        Raises:
+            StudentError: files, seed, max_length or open_groups are others, so that the order is.
         """
+        if (theirs := state.get("order", self._order)) != self._order:
+            raise StudentError(
+                f"the position is one among {theirs} and this stream has {self._order}: go on with the corpus version, "
+                "seed, max_length and open_groups of before"
+            )
         self._epoch, self._position = state["epoch"], state["position"]
         self._loaded, self._ended = (state["position"], Share(*state["share"])), False
 

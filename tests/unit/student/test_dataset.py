@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pyarrow as pa
@@ -53,6 +54,15 @@ def test_long_traces_are_left_out_and_counted() -> None:
         SoftLabelDataset(table, max_length=4)
 
 
+def test_a_dataloaders_spawned_workers_get_the_same() -> None:
+    dataset = SoftLabelDataset(label_table([row(), row(prompt_token_ids=[4, 4, 4])]), max_length=6)
+    there = pickle.loads(pickle.dumps(dataset))
+    for ours, theirs in zip(map(dataset.__getitem__, range(2)), map(there.__getitem__, range(2)), strict=True):
+        assert {name: values.tolist() for name, values in ours.items()} == {
+            name: values.tolist() for name, values in theirs.items()
+        }
+
+
 def test_no_traces_is_an_error() -> None:
     with pytest.raises(StudentError, match="no traces"):
         SoftLabelDataset(label_table([]), max_length=10)
@@ -70,6 +80,8 @@ def test_no_traces_is_an_error() -> None:
         {"support_logprobs": [-0.5, -1.0, -float("inf"), -1.0, -2.0, -4.0]},
         {"support_logprobs": [-0.5, -1.0, float("inf"), -1.0, -2.0, -4.0]},
         {"support_logprobs": [-0.5, -1.0, -float("nan"), -1.0, -2.0, -4.0]},
+        {"support_logprobs": [-0.5, -1.0, 0.5, -1.0, -2.0, -4.0]},
+        {"sampled_logprobs": [-0.1, float("nan"), -0.2]},
     ],
 )
 def test_a_trace_whose_columns_do_not_fit_is_named(changes: dict[str, Any]) -> None:
