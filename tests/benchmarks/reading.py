@@ -225,8 +225,9 @@ def result_of(figures: dict[str, Any], rounds: int) -> Result:
         title="Reading: soft labels from Parquet to tensors, on one core",
         headline=f"One core streams {speeds[1]} tokens/s from Parquet to tensors at a fixed support of 32 (goal "
         f"{GOALS['fixed']:,}) and {speeds[5]} at a variable one, {variable['mean_support']:.0f} of 64 on average (goal "
-        f"{GOALS['variable']:,}); {speeds[0]} and {speeds[4]} where the file is hashed first, once; every later "
-        f"epoch from a mapped file {speeds[3]} and {speeds[7]}.",
+        f"{GOALS['variable']:,}); {speeds[0]} and {speeds[4]} where the file is hashed first, once; `train` "
+        f"lays it out in a mapped file, {speeds[2]} and {speeds[6]}, from which every later epoch has {speeds[3]} and "
+        f"{speeds[7]}.",
         header=["us/token", *(f"{kind}, {way}" for kind in KINDS for way in WAYS)],
         rows=rows,
         figures=figures,

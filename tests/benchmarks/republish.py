@@ -39,7 +39,7 @@ from distill_data.trace_store import TraceStore
 from tests.benchmarks import filtering
 from tests.benchmarks.report import Result, parser, publish
 
-PROMPTS, SAMPLES, PART_ROWS = 1000, 4, 200
+PROMPTS, SAMPLES, PART_ROWS = 5000, 4, 200
 GOAL = 1.3  # new bytes / changed bytes
 TEACHER_ID = "0123456789abcdef"
 FLOOR = (
