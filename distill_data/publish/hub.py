@@ -167,7 +167,9 @@ class _Repository:
 
     def _tag_before(self, release: Publishable, marker: str, head: str, there: dict[str, RepoFile]) -> None:
         """Set the tag of what is replaced, where its publish was killed between commit and tag: nothing else would."""
-        tag, files = release.before(marker)
+        if (before := release.before(marker)) is None:
+            return
+        tag, files = before
         if tag == release.tag or self.tag_target(tag) is not None:
             return
         if all(_holds(there.get(file.path), file.bytes, file.sha256) for file in files):

@@ -76,6 +76,6 @@ class Publishable(Protocol):
         """Why it cannot take the place of what has this marker; None where it can."""
         ...
 
-    def before(self, marker: str) -> tuple[str, Sequence[FileFacts]]:
-        """The tag of what has this marker, whose place it may take, and the files that the marker lists."""
+    def before(self, marker: str) -> tuple[str, Sequence[FileFacts]] | None:
+        """The tag of what has this marker, whose place it may take, and its files; None where the marker lists none."""
         ...

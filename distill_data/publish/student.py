@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from distill_data.corpus.manifest import FileFacts, read_manifest
+from distill_data.corpus.manifest import read_manifest
 from distill_data.corpus.versions import find_version
 from distill_data.errors import DistillDataError, InputError
 from distill_data.file_hash import file_sha256
@@ -81,9 +81,8 @@ class StudentRelease:
             return None
         return f"holds a student of the corpus {theirs}, and this one is of {self.corpus}: choose another repository"
 
-    def before(self, marker: str) -> tuple[str, tuple[FileFacts, ...]]:
-        """The tag of the student that has this student.json, which lists no files."""
-        return str(_read(marker).get("student")), ()
+    def before(self, marker: str) -> None:
+        """Unknown: a student.json lists no files, so that nobody can tell whether they are still that student's."""
 
 
 def student_folder(root: str | Path, student: str | Path) -> Path:
