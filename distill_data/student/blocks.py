@@ -15,8 +15,8 @@ from distill_data.records import SOFT_LABEL_FIELDS
 from distill_data.student.label_kind import OnUnlabelled
 
 Row = dict[str, np.ndarray]
-"""One trace: prompt_token_ids int32 [P], completion_token_ids int32 [T], sampled_logprobs float32 [T],
-support_counts uint8 [T], support_ids int32 [S] and support_logprobs float16 [S]."""
+"""One trace: prompt_token_ids int32 [P], completion_token_ids int32 [T], sampled_logprobs float32 [T], NaN where the
+teacher never saw the token, support_counts uint8 [T], support_ids int32 [S] and support_logprobs float16 [S]."""
 
 COLUMNS = [name for name, _ in SOFT_LABEL_FIELDS]
 _ID_COLUMNS = ("prompt_token_ids", "completion_token_ids", "support_ids")
@@ -115,11 +115,9 @@ def _misfits(columns: dict[str, Column]) -> np.ndarray:
     bad = (columns["prompt_token_ids"].lengths < 1) | (tokens < 1)
     bad |= (columns["sampled_logprobs"].lengths != tokens) | (counts.lengths != tokens)
     bad |= (columns["support_logprobs"].lengths != supports) | (counts.row_sums() != supports)
-    logprobs, sampled = columns["support_logprobs"], columns["sampled_logprobs"]
+    logprobs = columns["support_logprobs"]
     if not _are_logprobs(logprobs.values):
         bad |= Column(~(np.isfinite(logprobs.values) & (logprobs.values <= _ROUNDING)), logprobs.offsets).row_sums() > 0
-    if not np.isfinite(sampled.values).all():
-        bad |= Column(~np.isfinite(sampled.values), sampled.offsets).row_sums() > 0
     return bad
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,12 @@ def test_draws_are_the_teachers_and_stand_for_all_of_its_distribution(drawn: Gen
 
 
 def test_every_trace_has_draws_of_its_own(drawn: Generated) -> None:
-    """Samples of one prompt have the same distribution at their first token."""
-    first = [tuple(sorted(supports(row)[0][0])) for row in drawn.completed[:SAMPLES]]
-    assert len({row["prompt_id"] for row in drawn.completed[:SAMPLES]}) == 1
-    assert len(set(first)) == SAMPLES
+    """Samples of one prompt have the same distribution at their first token, where few offsets give the same tokens."""
+    first: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    for row in drawn.completed:
+        first[row["prompt_id"]].append(tuple(sorted(supports(row)[0][0])))
+    distinct = [len(set(found)) for found in first.values()]
+    assert len(distinct) == EASY and sum(distinct) > 0.75 * SAMPLES * EASY
 
 
 def test_completions_that_are_scored_have_draws_too(tiny_model: Path, tmp_path: Path) -> None:

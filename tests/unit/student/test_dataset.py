@@ -4,6 +4,7 @@ import pickle
 from typing import Any
 
 import pyarrow as pa
+import numpy as np
 import pytest
 import torch
 
@@ -81,7 +82,6 @@ def test_no_traces_is_an_error() -> None:
         {"support_logprobs": [-0.5, -1.0, float("inf"), -1.0, -2.0, -4.0]},
         {"support_logprobs": [-0.5, -1.0, -float("nan"), -1.0, -2.0, -4.0]},
         {"support_logprobs": [-0.5, -1.0, 0.5, -1.0, -2.0, -4.0]},
-        {"sampled_logprobs": [-0.1, float("nan"), -0.2]},
     ],
 )
 def test_a_trace_whose_columns_do_not_fit_is_named(changes: dict[str, Any]) -> None:
@@ -103,6 +103,13 @@ def test_a_token_without_labels_is_refused_unless_the_config_says_otherwise() ->
     table = label_table([row(), row(trace_id="bare", **BARE)])
     with pytest.raises(StudentError, match=r"bare has tokens without soft labels \(1 such .*cross_entropy"):
         SoftLabelDataset(table, max_length=100)
+
+
+def test_a_token_that_the_teacher_never_saw_has_no_log_probability() -> None:
+    """As a student reads them in tokens of its own; `corpus verify` refuses it in a file."""
+    unseen = row(sampled_logprobs=[float("nan")] * 3)
+    logprobs = SoftLabelDataset(label_table([unseen]), max_length=100)[0]["sampled_logprobs"]
+    assert np.isnan(logprobs).all()
 
 
 def test_a_token_without_labels_becomes_a_hard_one() -> None:
