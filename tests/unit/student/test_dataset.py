@@ -3,8 +3,8 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-import pyarrow as pa
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
