@@ -10,6 +10,7 @@ from distill_data.corpus.read import open_corpus
 from distill_data.evaluation.answers import Answers, judge_answers, plan_answers
 from distill_data.evaluation.asked import asked_prompts
 from distill_data.evaluation.classifier import ClassifierEvaluation, classifier_findings, write_classifier_findings
+from distill_data.evaluation.classifier_page import write_classifier_page
 from distill_data.evaluation.cost import Cost, timed, weights_cost
 from distill_data.evaluation.entrants import Entrant, entrants, has_the_corpus_tokens
 from distill_data.evaluation.findings import Evaluation, Measured, findings, write_findings
@@ -110,6 +111,7 @@ def evaluate_classifier(config: Config, reference: str) -> ClassifierEvaluation:
         evaluate_task(plan)
     found = classifier_findings(plan, report_student(plan, created=False))
     write_classifier_findings(found)
+    write_classifier_page(found)
     name_run(f"evaluate {plan.folder.name}")
     publish_summary(plan.folder.name, "evaluation", classifier_summary(found))
     return found

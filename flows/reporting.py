@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 from uuid import UUID
 
@@ -19,8 +20,9 @@ from prefect.client.orchestration import get_client
 from prefect.logging import get_logger
 from prefect.runtime import flow_run
 
-from distill_data.build_report import BuildReport
-from distill_data.corpus.manifest import Manifest
+from distill_data.build_report import BuildPause, BuildReport
+from distill_data.corpus.manifest import Manifest, read_manifest
+from distill_data.publish.report import PublishReport
 from distill_data.report.build import build_summary
 from distill_data.report.version import funnel
 
@@ -77,6 +79,27 @@ def publish_build_artifacts(report: BuildReport, manifest: Manifest) -> None:
         key = f"{artifact_key(manifest.name)}-version"
         create_markdown_artifact(version_markdown(report), key=key, description=f"Latest build of {manifest.name}")
     publish_summary(report.corpus, "summary", build_summary(report))
+
+
+def publish_run_summary(report: BuildReport | BuildPause, published: PublishReport | None) -> None:
+    """On the page of a scheduled run itself: what its subflows show on theirs, as far as it matters the next morning.
+
+    One key per corpus: Prefect shows how it went from night to night.
+    """
+    with never_fatal():
+        key, shown = f"{artifact_key(report.corpus.partition('@')[0])}-run", run_markdown(report, published)
+        create_markdown_artifact(shown, key=key, description=f"What the run gave: {report.corpus}")
+
+
+def run_markdown(report: BuildReport | BuildPause, published: PublishReport | None) -> str:
+    """Which version a run gave, its funnel, and where it was published."""
+    if isinstance(report, BuildPause):
+        return f"# {report.corpus}\n\nPaused: {report.paused}. The next run goes on."
+    lines = [version_markdown(report), "", "| what | traces |", "| --- | ---: |"]
+    lines += [f"| {what} | {count:,} |" for what, count in funnel(read_manifest(Path(report.path)))]
+    if published is not None and published.delivery is not None:
+        lines += ["", f"Published: {published.delivery.address}"]
+    return "\n".join(lines)
 
 
 def version_markdown(report: BuildReport) -> str:

@@ -9,9 +9,10 @@ from prefect import flow, tags
 from prefect.states import Completed
 
 from distill_data.config_file import load_config
+from distill_data.errors import GateError
 from distill_data.report.run import one_line
 from flows.distill import distill
-from flows.reporting import name_run
+from flows.reporting import name_run, publish_run_summary
 
 TAG = "distill-data"  # of every run and its subflows
 
@@ -30,6 +31,11 @@ def scheduled(config: str, overrides: list[str] | None = None) -> Any:
     """
     settings = load_config(Path(config), overrides or [])
     with tags(TAG):  # its subflows are watched over too
-        report = distill(settings, train=settings.schedule is not None and settings.schedule.train)
+        try:
+            report = distill(settings, train=settings.schedule is not None and settings.schedule.train)
+        except GateError as failed:
+            publish_run_summary(failed.report, None)
+            raise
+    publish_run_summary(report.build, report.published)
     name_run(f"distill-data {report.build.corpus}")
     return Completed(message=one_line(report))

@@ -16,10 +16,12 @@ from distill_data.parquet import place
 from distill_data.student.job import StudentPlan, StudentReport
 from distill_data.student.result import ClassifierResult
 
+NO_RIGHT_LABELS = "no held-out text has a right label: give the sources a reference: column"
+
 
 @dataclass(frozen=True)
 class ClassifierEvaluation:
-    """What `evaluate` found of a classifier; the file `path` holds the same.
+    """What `evaluate` found of a classifier; the file `path` holds the same, and `page` shows it.
 
     Accuracies are of the student and of the teacher's likeliest label, with Wilson's 95 % intervals; `difference` is
     the student's less the teacher's, tested by McNemar's exact test. All None where no held-out text has a right label.
@@ -27,6 +29,7 @@ class ClassifierEvaluation:
 
     student: StudentReport
     path: str
+    page: str
     accuracy: Interval | None
     teacher_accuracy: Interval | None
     difference: Paired | None
@@ -38,13 +41,14 @@ def classifier_findings(plan: StudentPlan, student: StudentReport) -> Classifier
     Raises:
         StudentError: an older version measured it, and did not count this.
     """
-    file, found = str(findings_file(plan)), student.after
+    file, found = findings_file(plan), student.after
+    places = str(file), str(file.with_suffix(".html"))
     assert isinstance(found, ClassifierResult)
     if not found.judged:
-        return ClassifierEvaluation(student, file, None, None, None)
+        return ClassifierEvaluation(student, *places, None, None, None)
     ours, teachers = _right(plan, found)
     difference = Paired("teacher", "accuracy", paired_shares(ours, teachers, samples=1))
-    return ClassifierEvaluation(student, file, share_interval(ours), share_interval(teachers), difference)
+    return ClassifierEvaluation(student, *places, share_interval(ours), share_interval(teachers), difference)
 
 
 def write_classifier_findings(found: ClassifierEvaluation) -> Path:

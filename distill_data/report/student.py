@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill_data.evaluation.classifier import ClassifierEvaluation
+from distill_data.evaluation.classifier import NO_RIGHT_LABELS, ClassifierEvaluation
 from distill_data.evaluation.table import difference, spread
 from distill_data.report.lines import field
 from distill_data.student.job import StudentReport
@@ -34,13 +34,13 @@ def classifier_summary(found: ClassifierEvaluation) -> str:
     """The same of a classifier, with how sure its accuracy is, and the difference to its teacher's."""
     lines = [student_summary(found.student)]
     if found.difference is None:
-        lines.append(field("95 %", "no held-out text has a right label: give the sources a reference: column"))
+        lines.append(field("95 %", NO_RIGHT_LABELS))
     else:
         lines += [
             field("95 %", f"accuracy {spread(found.accuracy)}, the teacher's {spread(found.teacher_accuracy)}"),
             field("paired", f"student less teacher: {difference(found.difference)}"),
         ]
-    return "\n".join([*lines, field("figures", found.path)])
+    return "\n".join([*lines, field("page", found.page), field("figures", found.path)])
 
 
 def _classifier_lines(before: ClassifierResult, after: ClassifierResult) -> list[str]:

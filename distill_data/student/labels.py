@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from distill_data.corpus.read import Corpus
@@ -42,7 +43,7 @@ class StudentLabels:
         self._references = student.train.learns == "reference"
         self._own = _own_tokenizers(student, teachers, teacher)
         self.tokenizer: Any = teachers if self._own is None else self._own.own
-        self._learnt = _thinking_cut(student, teachers, teacher)
+        self._learnt = _thinking_cut(student, teachers, teacher, self._own)
 
     @property
     def kind(self) -> LabelKind:
@@ -142,12 +143,20 @@ def _own_tokenizers(student: Student, teachers: Any, teacher: Teacher) -> Tokeni
     return None if own is None else Tokenizers(own, teachers, teacher)
 
 
-def _thinking_cut(student: Student, tokenizer: Any, teacher: Teacher) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """What becomes of soft labels because of `thinking`."""
+def _thinking_cut(
+    student: Student, tokenizer: Any, teacher: Teacher, own: Tokenizers | None
+) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """What becomes of soft labels because of `thinking`, for a student whose template may open thoughts."""
     how = student.train.thinking
     if how == "train":
         return lambda batch: batch
     from distill_data.student.thinking import closing_token, cut_thinking, opened_by_prompt
 
     closing, open_tag = closing_token(tokenizer, teacher.reasoning.close_tag), teacher.reasoning.open_tag
-    return lambda batch: cut_thinking(batch, closing, how, opened_by_prompt(batch, tokenizer, open_tag))
+
+    def opened(batch: pa.RecordBatch) -> np.ndarray:
+        if own is not None:
+            return np.full(len(batch), own.opens_thought)
+        return opened_by_prompt(batch, tokenizer, open_tag)
+
+    return lambda batch: cut_thinking(batch, closing, how, opened(batch))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from distill_data.errors import StudentError
 from distill_data.records import SOFT_LABEL_FIELDS, SOFT_LABELS_SCHEMA, Message
 from distill_data.student.alignment import same_starts, token_starts
 from distill_data.teacher_config import Teacher
+
+_SEEN = ("prompt_token_ids", "completion_token_ids")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,37 @@ class Tokenizers:
                 "folder, or set student.tokenizer: teacher"
             )
 
+    def prompt_ids(self, asked: list[Message]) -> list[int]:
+        """The prompt by the student's own template, as whoever evaluates the student will render it."""
+        if self.teacher.prompt_format == "text":
+            return list(self.own(asked[-1]["content"])["input_ids"])
+        return _ids(self.own, self._rendered(asked))
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether the student's own template ends its prompts in an open thought."""
+        probe: list[Message] = [{"role": "user", "content": "?"}]
+        return self.teacher.prompt_format == "chat" and self._opened(self._rendered(probe))
+
+    def after_own_prompt(self, said: str, rendered: str) -> str:
+        """What the student is to say where its teacher said `said` behind `rendered`.
+
+        A thought that only the teacher's template opens is opened by the student, and one that only the student's
+        template opens is not opened again: else it would be asked with other prompts than it has learnt.
+        """
+        if self.teacher.prompt_format == "text" or self._opened(rendered) == self.opens_thought:
+            return said
+        tag = self.teacher.reasoning.open_tag
+        return said.removeprefix(tag).lstrip() if self.opens_thought else rendered[rendered.rindex(tag) :] + said
+
+    def _rendered(self, asked: list[Message]) -> str:
+        options = self.teacher.chat_template_kwargs
+        return self.own.apply_chat_template(asked, add_generation_prompt=True, tokenize=False, **options)
+
+    def _opened(self, rendered: str) -> bool:
+        tag = self.teacher.reasoning.open_tag
+        return bool(tag) and rendered.rstrip().endswith(tag)
+
 
 def in_own_tokens(
     traces: pa.Table, labels: pa.RecordBatch, learnt: pa.RecordBatch, both: Tokenizers, *, aligned: bool
@@ -52,42 +86,56 @@ def in_own_tokens(
         both: the tokenizers.
         aligned: give soft labels to the tokens that start where the teacher's do; else no token has any.
     """
-    shown = np.diff(labels.column("prompt_token_ids").offsets.to_numpy()).tolist()
-    texts = zip(traces["messages"].to_pylist(), traces["finish_reason"].to_pylist(), shown, strict=True)
+    shown, said = (np.diff(labels.column(name).offsets.to_numpy()).tolist() for name in _SEEN)
+    texts = zip(traces["messages"].to_pylist(), traces["finish_reason"].to_pylist(), shown, said, strict=True)
     rows = [
-        _prompt(messages[:-1], asked, learnt.slice(row, 1), both) | _said(finish, learnt.slice(row, 1), both, aligned)
-        for row, (messages, finish, asked) in enumerate(texts)
+        _in_own_tokens(_Said(messages[:-1], finish, asked, tokens, learnt.slice(row, 1)), both, aligned)
+        for row, (messages, finish, asked, tokens) in enumerate(texts)
     ]
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in SOFT_LABEL_FIELDS}
     return pa.record_batch({"trace_id": learnt.column("trace_id"), **columns}).cast(SOFT_LABELS_SCHEMA)
 
 
-def _prompt(asked: list[Message], asked_tokens: int, row: pa.RecordBatch, both: Tokenizers) -> dict[str, np.ndarray]:
-    """The prompt's column; behind its `asked_tokens` the teacher's row may have thinking to be read, not learnt."""
-    seen = _values(row, "prompt_token_ids")
-    ids = _prompt_ids(asked, _text(both.teachers, seen[:asked_tokens]), both)
-    ids += _ids(both.own, _text(both.teachers, seen[asked_tokens:]))
-    return {"prompt_token_ids": np.array(ids, np.int32)}
+@dataclass(frozen=True)
+class _Said:
+    """What was asked, how the teacher ended, the tokens that it was shown and said, and the row that is learnt."""
+
+    asked: list[Message]
+    finish: str
+    shown: int
+    said: int
+    row: pa.RecordBatch
 
 
-def _said(finish: str, row: pa.RecordBatch, both: Tokenizers, aligned: bool) -> dict[str, np.ndarray]:
-    """The columns of the completion."""
-    tokens, ended = _values(row, "completion_token_ids"), finish == "stop"
-    said = tokens[:-1] if ended else tokens
-    text = _text(both.teachers, said)
-    own = _ids(both.own, text)
-    completion = [*own, both.own.eos_token_id] if ended else own
-    positions = np.full(len(completion), -1, np.int64)
+def _in_own_tokens(trace: _Said, both: Tokenizers, aligned: bool) -> dict[str, np.ndarray]:
+    """The columns of one row. Thinking that is read, not learnt, stands behind what the teacher was shown."""
+    seen, tokens = _values(trace.row, "prompt_token_ids"), _values(trace.row, "completion_token_ids")
+    rendered, read = _text(both.teachers, seen[: trace.shown]), _text(both.teachers, seen[trace.shown :])
+    prompt = both.prompt_ids(trace.asked)
+    if read:
+        prompt += _ids(both.own, both.after_own_prompt(read, rendered))
+    said = tokens[:-1] if trace.finish == "stop" else tokens
+    text = own_text = _text(both.teachers, said)
+    if not read and len(tokens) == trace.said:  # else its thinking is not to be learnt
+        own_text = both.after_own_prompt(text, rendered)
+    own = _ids(both.own, own_text)
+    ends = [] if len(said) == len(tokens) else [both.own.eos_token_id]
+    positions = np.full(len(own) + len(ends), -1, np.int64)
     if aligned:
-        end = [len(text)] if ended else []
-        starts = np.concatenate([token_starts(both.own, own, text), np.array(end, np.int64)])
-        theirs = np.concatenate([token_starts(both.teachers, said.tolist(), text), np.array(end, np.int64)])
-        positions = same_starts(starts, theirs)
+        starts = _starts(both.own, own, own_text, len(ends))
+        theirs = _starts(both.teachers, said.tolist(), text, len(ends))
+        positions = same_starts(starts, np.where(theirs < 0, theirs, theirs + len(own_text) - len(text)))
     return {
-        "completion_token_ids": np.array(completion, np.int32),
-        "sampled_logprobs": np.full(len(completion), np.nan, np.float32),  # the teacher never saw these tokens
-        **_aligned_support(row, positions),
+        "prompt_token_ids": np.array(prompt, np.int32),
+        "completion_token_ids": np.array([*own, *ends], np.int32),
+        "sampled_logprobs": np.full(len(positions), np.nan, np.float32),  # the teacher never saw these tokens
+        **_aligned_support(trace.row, positions),
     }
+
+
+def _starts(tokenizer: Any, ids: list[int], text: str, ends: int) -> np.ndarray:
+    """Where every token of a text starts, and where it ends for its EOS, if it has one."""
+    return np.concatenate([token_starts(tokenizer, ids, text), np.full(ends, len(text), np.int64)])
 
 
 def _aligned_support(row: pa.RecordBatch, positions: np.ndarray) -> dict[str, np.ndarray]:
@@ -102,18 +150,6 @@ def _aligned_support(row: pa.RecordBatch, positions: np.ndarray) -> dict[str, np
         "support_ids": ranks.astype(np.int32),
         "support_logprobs": _values(row, "support_logprobs")[entries],
     }
-
-
-def _prompt_ids(asked: list[Message], rendered: str, both: Tokenizers) -> list[int]:
-    """The prompt in the student's words; a thought that the teacher's template opened is open here too."""
-    if both.teacher.prompt_format == "text":
-        return list(both.own(asked[-1]["content"])["input_ids"])
-    options = both.teacher.chat_template_kwargs  # as whoever evaluates the student will render
-    text = both.own.apply_chat_template(asked, add_generation_prompt=True, tokenize=False, **options)
-    opening = both.teacher.reasoning.open_tag
-    if rendered.rstrip().endswith(opening) and not text.rstrip().endswith(opening):
-        text += rendered[rendered.rindex(opening) :]
-    return _ids(both.own, text)
 
 
 def _values(row: pa.RecordBatch, name: str) -> np.ndarray:

@@ -19,8 +19,9 @@ import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
+from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from distill_data.trace_store import TraceStore
@@ -118,6 +119,13 @@ def _command(process: psutil.Process) -> list[str]:
     with suppress(psutil.Error):
         return process.cmdline()
     return []
+
+
+def artifacts(key: str) -> list[Artifact]:
+    """What Prefect shows under a key, latest first."""
+    wanted = ArtifactFilter.model_validate({"key": {"any_": [key]}})
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.UPDATED_DESC)
 
 
 def read_run(run: UUID) -> FlowRun:

@@ -202,6 +202,8 @@ def test_a_scheduled_run_trains_only_where_it_is_asked_to(job: dict[str, Any], t
     config.write_text(yaml.safe_dump(job), encoding="utf-8")
     scheduled(str(config))
     assert Path(job["root"], "students").exists() == train
+    shown = artifact("arithmetic-run")
+    assert shown.startswith("# arithmetic@v1\n\nThis version is new.") and "| traces | 160 |" in shown
 
 
 @pytest.mark.usefixtures("inline_workers")

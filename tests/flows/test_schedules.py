@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from distill_data import open_corpus
@@ -26,6 +25,7 @@ from tests.flows.scheduling import (
     NEVER,
     Serve,
     api,
+    artifacts,
     ended,
     free_port,
     kill_group,
@@ -120,6 +120,7 @@ def test_a_killed_run_is_told_of_and_the_next_goes_on_with_it(
     run = served.start_run()
     wait_for(lambda: len(parts(job)) >= 3, 300)
     engine, workers = served.engine(), served.pause_workers()
+    assert wait_for(lambda: 0 < float(str(artifacts("generation")[0].data)) < 100, 60)  # the bar is in its middle too
     overlapping = ended(served.start_run())  # the first one is still at work
     assert state_of(overlapping) == ("Cancelled", "Deployment concurrency limit reached.")
     assert read_run(run).state.is_running()  # pyright: ignore
@@ -181,12 +182,15 @@ def test_a_run_that_publishes_links_to_the_revision(job: dict[str, Any], serve: 
     assert state_of(run)[0] == "Completed", state_of(run)
     repo = hub.repos["org/arithmetic"]
     assert repo.tags == {"v1": repo.head}
-    wanted = ArtifactFilter.model_validate({"key": {"any_": ["arithmetic-v1-revision"]}})
-    with get_client(sync_client=True) as prefect:
-        (link,) = prefect.read_artifacts(artifact_filter=wanted)
+    (link,) = artifacts("arithmetic-v1-revision")
     address = f"{hub.url}/datasets/org/arithmetic/tree/v1"
     assert link.data == f"[{address}]({address})"
     assert link.description == f"arithmetic@v1, published as {repo.head}"
+    summary = artifacts("arithmetic-run")[0]
+    assert summary.flow_run_id == run.id  # on the run's own page, not only on its subflows'
+    shown = str(summary.data)
+    assert "**Promoted**: `arithmetic@stable`" in shown and "| traces | 160 |" in shown
+    assert shown.endswith(f"Published: {address}")
 
 
 @pytest.mark.long
@@ -224,6 +228,8 @@ def test_a_failed_gate_reaches_the_webhook_and_ends_the_run(
     assert note["state"] == "Failed" and str(run.id) == note["flow_run"]
     assert "GateError: arithmetic@v1 is not promoted: min_rows: " in note["text"]
     assert list_versions(job["root"], "arithmetic") == [1] and list_tags(job["root"], "arithmetic") == {}
+    summary = artifacts("arithmetic-run")[0]
+    assert summary.flow_run_id == run.id and "- failed gate min_rows: " in str(summary.data)
     assert not Path(job["root"], "students").exists()
     assert url not in (tmp_path / "config.yaml").read_text() + (tmp_path / "serve.log").read_text()
 

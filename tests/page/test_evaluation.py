@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from distill_data.comparison.curves import Interval
+from distill_data.evaluation.classifier import NO_RIGHT_LABELS, ClassifierEvaluation
+from distill_data.evaluation.classifier_page import write_classifier_page
 from distill_data.evaluation.cost import Cost
 from distill_data.evaluation.entrants import Role
 from distill_data.evaluation.findings import Evaluation, ModelFigures, Paired
 from distill_data.evaluation.page import write_evaluation_page
 from distill_data.evaluation.statistics import Difference
 from distill_data.student.job import StudentReport
+from distill_data.student.result import ClassifierResult
 from distill_data.teachers.speed import Speed
 from tests.page.browser import DESKTOP, PHONE, Browser
 
@@ -58,3 +62,45 @@ def test_it_shows_dots_in_their_intervals_and_loads_nothing(
         assert "<b>a baseline with a long name</b>" in visit.text("table")
         assert "less teacher: pass@1 -0.300 [-0.500, -0.100], p < 0.001 (sign flips)" in visit.text("ul")
         assert "0.610" in visit.text("table") and "a note" in visit.text("main")
+
+
+def classifier_page(tmp_path: Path, after: ClassifierResult, *shares: Interval) -> Path:
+    student = StudentReport(
+        "reviews-v1-abc", "s", "reviews@v1", False, 60, 1, 1, 0, 1, 1.0, 1.0, 9.0, 2.0, after, after
+    )
+    places = str(tmp_path / "models.json"), str(tmp_path / "models.html")
+    if not shares:
+        return write_classifier_page(ClassifierEvaluation(student, *places, None, None, None))
+    pair = Paired("teacher", "accuracy", Difference(-0.35, -0.6, -0.05, 0.065, "McNemar, exact"))
+    return write_classifier_page(ClassifierEvaluation(student, *places, *shares, pair))
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_a_classifier_stands_beside_its_teacher(browser: Browser, tmp_path: Path, size: tuple[int, int]) -> None:
+    after = ClassifierResult(24, 0, 20, 0.1, 0.5, 0.35, 0.7, 0.2, 0.7, 0.6, 0.1)
+    page = classifier_page(tmp_path, after, Interval(0.35, 0.18, 0.57), Interval(0.7, 0.48, 0.85))
+    with browser.visit(page, size, dark=False) as visit:
+        assert visit.console == [] and visit.requests == [page.as_uri()]
+        places = visit.ask(
+            "() => [...document.querySelectorAll('.track')].map(track => ['.whisker', '.dot'].map("
+            "part => track.querySelector(part).getBoundingClientRect().toJSON()).concat("
+            "track.getBoundingClientRect().toJSON()))"
+        )
+        assert len(places) == 8  # of both accuracy, log loss, calibration; of the student agreement and KL
+        at = [(dot["left"] + dot["width"] / 2 - track["left"]) / track["width"] for _, dot, track in places]
+        assert at[:2] == pytest.approx([0.7, 0.35], abs=0.01)
+        whiskers = [(whisker["left"] - track["left"], whisker["width"]) for whisker, _, track in places]
+        widths = [track["width"] for *_, track in places]
+        assert [width / whole for (_, width), whole in zip(whiskers, widths, strict=True)][:3] == pytest.approx(
+            [0.37, 0.39, 0.0], abs=0.01
+        )
+        assert visit.ask("() => document.documentElement.scrollWidth <= window.innerWidth")
+        assert "0.350 [0.180, 0.570]" in visit.text("table") and "20 of 24 held-out texts" in visit.text("main")
+        assert "less teacher: accuracy -0.350 [-0.600, -0.050], p 0.065 (McNemar, exact)" in visit.text("ul")
+
+
+def test_a_classifier_without_right_labels_has_only_what_its_teacher_says(browser: Browser, tmp_path: Path) -> None:
+    with browser.visit(classifier_page(tmp_path, ClassifierResult(24, 0, 0, 0.1, 0.5)), DESKTOP, dark=False) as visit:
+        assert visit.console == []
+        assert "accuracy" not in visit.text("table") and "KL to the teacher" in visit.text("table")
+        assert NO_RIGHT_LABELS in visit.text("main")

@@ -104,10 +104,65 @@ def test_thinking_is_read_or_left_out(both: Tokenizers, how: Any) -> None:
     assert read.endswith("<think>12 + 30 is 42 🙂</think>" if how == "mask" else "assistant\n")
 
 
-def test_a_thought_that_the_teachers_template_opens_is_open_for_the_student(both: Tokenizers) -> None:
+def opening(tokenizer: Any) -> Any:
+    """A tokenizer whose template opens the thought, as DeepSeek-R1's does."""
+    there = str(tokenizer.chat_template)
+    tokenizer.chat_template = there + "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
+    return tokenizer
+
+
+def labelled(row: dict[str, Any]) -> list[tuple[int, int]]:
+    """The tokens that have a distribution, and which of the teacher's each comes from."""
+    counts = np.array(row["support_counts"])
+    begins = np.cumsum(counts) - counts
+    return [(at, -int(row["support_logprobs"][begins[at]])) for at in np.flatnonzero(counts).tolist()]
+
+
+def test_a_thought_that_only_the_teachers_template_opens_is_opened_by_the_student(both: Tokenizers) -> None:
+    """Its own prompts end before it."""
+    own_prompt = both.own.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
     traces, labels = said_by_teacher(both, "<think>\n")
-    row = in_own_tokens(traces, labels, labels, both, aligned=True).to_pylist()[0]
-    assert both.own.decode(row["prompt_token_ids"]).endswith("assistant\n<think>\n")
+    for found, text, finish in zip(
+        in_own_tokens(traces, labels, labels, both, aligned=True).to_pylist(), SAID, FINISH, strict=True
+    ):
+        assert both.own.decode(found["prompt_token_ids"]) == own_prompt
+        ids = found["completion_token_ids"]
+        assert both.own.decode(ids[:-1] if finish == "stop" else ids) == f"<think>\n{text}"
+    row = in_own_tokens(traces, labels, labels, both, aligned=True).to_pylist()[1]
+    said = labels.column("completion_token_ids")[1].as_py()
+    for at, teachers in labelled(row):
+        read = both.own.decode(row["completion_token_ids"][:at])
+        assert read == "<think>\n" + both.teachers.decode(said[:teachers])
+    assert len(labelled(row)) > 1
+
+
+def test_a_thought_that_only_the_students_template_opens_is_not_opened_again(both: Tokenizers) -> None:
+    pair = Tokenizers(opening(make_metaspace_tokenizer()), both.teachers, TEACHER)
+    traces, labels = said_by_teacher(both)
+    row = in_own_tokens(traces, labels, labels, pair, aligned=True).to_pylist()[0]
+    assert pair.own.decode(row["prompt_token_ids"]).endswith("assistant\n<think>\n")
+    assert pair.own.decode(row["completion_token_ids"][:-1]) == SAID[0].removeprefix("<think>")
+    said = labels.column("completion_token_ids")[0].as_py()
+    assert labelled(row)[0] == (0, len(both.teachers("<think>", add_special_tokens=False)["input_ids"]))
+    for at, teachers in labelled(row):
+        assert "<think>" + pair.own.decode(row["completion_token_ids"][:at]) == both.teachers.decode(said[:teachers])
+
+
+@pytest.mark.parametrize("how", ["mask", "drop"])
+@pytest.mark.parametrize("students_opens", [False, True])
+def test_what_a_student_does_not_learn_of_a_thought_fits_its_own_template(
+    both: Tokenizers, how: Any, students_opens: bool
+) -> None:
+    own = make_metaspace_tokenizer()
+    pair = Tokenizers(opening(own) if students_opens else own, both.teachers, TEACHER)
+    traces, labels = said_by_teacher(both)
+    opened = np.full(len(labels), pair.opens_thought)
+    learnt = cut_thinking(labels, closing_token(both.teachers, "</think>"), how, opened)
+    row = in_own_tokens(traces, labels, learnt, pair, aligned=True).to_pylist()[0]
+    read, said = pair.own.decode(row["prompt_token_ids"]), pair.own.decode(row["completion_token_ids"][:-1])
+    whole = read + said
+    assert whole.count("<think>") == whole.count("</think>") == int(students_opens or how == "mask")
+    assert said == ("</think>Answer: 42" if how == "drop" and students_opens else "Answer: 42")
 
 
 def test_prompts_are_those_that_the_student_is_evaluated_with(both: Tokenizers) -> None:
