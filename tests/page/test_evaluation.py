@@ -68,11 +68,11 @@ def classifier_page(tmp_path: Path, after: ClassifierResult, *shares: Interval) 
     student = StudentReport(
         "reviews-v1-abc", "s", "reviews@v1", False, 60, 1, 1, 0, 1, 1.0, 1.0, 9.0, 2.0, after, after
     )
-    places = str(tmp_path / "models.json"), str(tmp_path / "models.html")
-    if not shares:
-        return write_classifier_page(ClassifierEvaluation(student, *places, None, None, None))
-    pair = Paired("teacher", "accuracy", Difference(-0.35, -0.6, -0.05, 0.065, "McNemar, exact"))
-    return write_classifier_page(ClassifierEvaluation(student, *places, *shares, pair))
+    found = ClassifierEvaluation(student, str(tmp_path / "m.json"), str(tmp_path / "m.html"), None, None, None)
+    if shares:
+        pair = Paired("teacher", "accuracy", Difference(-0.35, -0.6, -0.05, 0.065, "McNemar, exact"))
+        found = replace(found, accuracy=shares[0], teacher_accuracy=shares[1], difference=pair)
+    return write_classifier_page(found)
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
