@@ -247,6 +247,7 @@ def test_a_build_that_begins_on_a_full_disk_says_so(
     assert (committed(build.store).total(), list((tmpfs.root / "prompts").iterdir())) == (0, [])
 
 
+@pytest.mark.long
 def test_a_build_whose_disk_vanishes_says_so_and_does_not_go_on_elsewhere(
     tmp_path: Path, tiny_model: Path, undisturbed: tuple[Path, str]
 ) -> None:

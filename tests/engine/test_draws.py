@@ -68,6 +68,7 @@ def test_every_trace_has_draws_of_its_own(drawn: Generated) -> None:
     assert len(distinct) == EASY and sum(distinct) > 0.75 * SAMPLES * EASY
 
 
+@pytest.mark.long
 def test_completions_that_are_scored_have_draws_too(tiny_model: Path, tmp_path: Path) -> None:
     pairs = [(f"What is {n}?", f"It is {n} or {n + 1} or maybe {n * n}.") for n in range(16)]
     scored = score(tiny_model, tmp_path / "root", pairs, soft_labels=SAMPLED)

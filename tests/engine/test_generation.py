@@ -105,6 +105,7 @@ def test_samples_of_a_prompt_differ(generated: Generated) -> None:
         assert len(completions) == SAMPLES
 
 
+@pytest.mark.long
 def test_prompts_prefilled_in_chunks_leave_the_engine_alive_and_are_answered(tmp_path: Path, tiny_model: Path) -> None:
     """Every prompt is longer than a step of the engine takes, and every request has a seed."""
     made = generate(

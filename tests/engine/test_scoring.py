@@ -152,6 +152,7 @@ def test_prompt_and_completion_longer_than_a_step_keep_their_rows_in_order(score
     assert check_against_transformers(scored.made.model, [row]) == SUPPORT * row["completion_tokens"]
 
 
+@pytest.mark.long
 def test_entry_t_of_a_scored_completion_describes_its_token_t(counting: Path, tmp_path: Path) -> None:
     """Every entry must name the token after the one before it: its own where the completion counts, too.
 

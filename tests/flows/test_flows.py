@@ -102,6 +102,7 @@ def test_runs_and_artifacts_are_named_after_corpus_and_version(settings: Config)
 
 
 @pytest.mark.usefixtures("inline_workers")
+@pytest.mark.long
 def test_rounds_follow_the_training_once_and_are_shown(job: dict[str, Any]) -> None:
     job["rounds"] = {"count": 2, "steps": 2, "learning_rate": 1e-3}
     settings = Config.model_validate(job)
@@ -133,6 +134,7 @@ def test_more_samples_generate_only_the_new_ones(job: dict[str, Any]) -> None:
     assert kept.rows == 240
 
 
+@pytest.mark.long
 def test_a_model_judges_between_generating_and_assembling(job: dict[str, Any]) -> None:
     """The replay teacher writes no verdict: every row says so, and nobody is asked twice."""
     for section in ("keep", "student"):

@@ -70,6 +70,7 @@ def add_prompts(job: dict[str, Any], first: int, count: int) -> None:
             file.write(json.dumps({"question": f"{number} mod 4?", "answer": str(number % 4)}) + "\n")
 
 
+@pytest.mark.long
 def test_a_server_is_started_where_none_is_named_and_ends_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,7 @@ generate_missing(plan(load_config(sys.argv[1])), lambda _: None)
 """
 
 
+@pytest.mark.long
 def test_a_worker_whose_parent_is_killed_commits_and_leaves(tmp_path: Path, tiny_model: Path) -> None:
     build = make_build(tmp_path, tiny_model)
     config = tmp_path / "c.yaml"
@@ -213,6 +214,7 @@ TraceStore.commit = commit_and_die
 """
 
 
+@pytest.mark.long
 def test_a_part_that_a_dying_worker_did_not_tell_of_is_not_made_again(
     tmp_path: Path, tiny_model: Path, undisturbed: str, in_workers: Callable[[str], None]
 ) -> None:
@@ -311,6 +313,7 @@ ReplayTeacher.step = hang
 """
 
 
+@pytest.mark.long
 def test_an_engine_that_produces_nothing_is_ended_and_started_again(
     tmp_path: Path, tiny_model: Path, in_workers: Callable[[str], None]
 ) -> None:

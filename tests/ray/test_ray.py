@@ -60,6 +60,7 @@ def test_replicas_on_two_nodes_make_the_same_version_and_ray_says_nothing(
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+@pytest.mark.long
 def test_a_node_that_goes_costs_only_a_start(
     tmp_path: Path, tiny_model: Path, cluster: Nodes, undisturbed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ def test_ctrl_c_commits_what_is_finished_on_all_nodes(
     assert set(kept.values()) == {1}
 
 
+@pytest.mark.long
 def test_a_cluster_that_is_too_small_is_told_of_and_used_when_it_has_grown(
     tmp_path: Path, tiny_model: Path, cluster: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +213,7 @@ def test_a_node_without_the_root_is_one_clear_error(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_budget_pauses_and_two_builds_do_not_share_a_teacher(
     tmp_path: Path, tiny_model: Path, cluster: Nodes
 ) -> None:

@@ -186,7 +186,7 @@ STEPS = ["generate_missing", "assemble_version", "train", "evaluate"]
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.long), True], ids=["before", "after"])
 def test_killed_around_any_step_it_goes_on_to_the_same_digests(
     played: Played, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
 ) -> None:

@@ -80,13 +80,14 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "train",
     [
         {},
-        pytest.param({"batch_size": 1, "gradient_accumulation": 4, "look_every": 2}, marks=pytest.mark.long),
-        pytest.param({"batching": "length_grouped", "gradient_accumulation": 2}, marks=pytest.mark.long),
-        pytest.param({"batching": "packed", "early_stopping": {"every": 2, "patience": 2}}, marks=pytest.mark.long),
+        {"batch_size": 1, "gradient_accumulation": 4, "look_every": 2},
+        {"batching": "length_grouped", "gradient_accumulation": 2},
+        {"batching": "packed", "early_stopping": {"every": 2, "patience": 2}},
     ],
     ids=["batch", "accumulated", "length_grouped", "packed"],
 )
