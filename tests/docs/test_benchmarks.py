@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
+from distill_data.comparison.findings import Comparison
+from distill_data.report.comparison import comparison_summary
 from distill_data.rounds import RoundResult, RoundsReport, rounds_summary
 from distill_data.student.result import EvaluationResult
 from tests.benchmarks.report import RESULTS
@@ -34,6 +37,15 @@ def test_the_readme_shows_the_rounds_that_were_run() -> None:
     report = RoundsReport(saved["corpus"], "data", EvaluationResult(**saved["begun"]), results, 0, 0, None)
     *shown, folder = rounds_summary(report).splitlines()
     assert "rounds.json" in folder and len(shown) == 6
+    assert "\n".join(shown) in README
+
+
+def test_the_readme_shows_the_comparison_that_was_run() -> None:
+    saved = json.loads((RESULTS / "compare_smollm2.json").read_text(encoding="utf-8"))
+    *shown, page, figures = comparison_summary(
+        TypeAdapter(Comparison).validate_python(saved["comparison"])
+    ).splitlines()
+    assert "comparison.html" in page and "comparison.json" in figures and len(shown) == 15
     assert "\n".join(shown) in README
 
 
