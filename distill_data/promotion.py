@@ -10,7 +10,7 @@ from distill_data.corpus.manifest import Manifest, read_manifest
 from distill_data.corpus.read import Corpus
 from distill_data.corpus.tagging import is_held, names, promote_version, stable_moves
 from distill_data.corpus.tags import STABLE, Moves, named_before
-from distill_data.corpus.versions import version_folder
+from distill_data.corpus.versions import list_versions, version_folder
 from distill_data.errors import CorpusError
 from distill_data.screening import contaminated_rows
 
@@ -44,8 +44,7 @@ def promote(settings: Config, manifest: Manifest, created: bool) -> Promotion:
         return Promotion(True, version, [], None)
     if is_held(moves, version):
         return _held(moves, name, version)
-    before = named_before(moves)[-1:] if stable else [_current(moves)]
-    if failed := _failed(settings, manifest, before[0] if before else None):
+    if failed := _failed(settings, manifest, _named_before(moves, root, manifest)):
         back = f"{STABLE} names it since gates were looser: `distill-data corpus rollback {name}` takes that back"
         return Promotion(False, _current(moves), failed, back if stable else None)
     if stable:
@@ -73,6 +72,13 @@ def _failed(settings: Config, manifest: Manifest, stable: int | None) -> list[st
         if rows:
             failed.append(f"zero_contamination: {rows:,} rows hold text of a benchmark, 0 are allowed: {example}")
     return failed
+
+
+def _named_before(moves: Moves, root: str, manifest: Manifest) -> int | None:
+    """What `stable` named last that is another version than this one, and still there."""
+    there = set(list_versions(root, manifest.name)) - {manifest.version}
+    named = [version for version in (*named_before(moves), _current(moves)) if version in there]
+    return named[-1] if named else None
 
 
 def _current(moves: Moves) -> int | None:

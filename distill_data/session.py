@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from distill_data.config import Config
+from distill_data.config import NOT_OF_A_VERSION, Config
 from distill_data.corpus.manifest import read_manifest
 from distill_data.corpus.versions import find_version
 from distill_data.errors import DistillDataError
@@ -116,7 +117,12 @@ def _looks_up_to_date(settings: Config) -> bool:
     """Whether the corpus's latest version was built from this very config; its prompts may still have changed."""
     try:
         latest = read_manifest(find_version(settings.root, settings.name))
-        now = pinned(settings).of_a_version
-        return latest.config | {"publish": None} == now | {"publish": None}
-    except DistillDataError:
+        return _of_its_rows(Config.model_validate(latest.config)) == _of_its_rows(pinned(settings))
+    except (DistillDataError, ValueError):  # of a config that this distill-data no longer takes
         return False
+
+
+def _of_its_rows(settings: Config) -> dict[str, Any]:
+    """What a config says of a version's rows: nothing of how they are made, kept, sent or learnt from."""
+    around = dict.fromkeys([*NOT_OF_A_VERSION, "student", "rounds", "publish", "compare", "storage"], True)
+    return settings.model_dump(mode="json", exclude={**around, "teacher": {"engine": True}})

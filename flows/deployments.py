@@ -1,13 +1,15 @@
 """What `distill-data serve` declares in Prefect: a deployment, and the automations that watch over its runs.
 
-`python -m flows.deployments` declares the one that finds killed runs alone, for work pools.
+`python -m flows.deployments [CONFIG]` declares the automations alone, for work pools.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -28,6 +30,7 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import SecretStr
 
 from distill_data.config import Config
+from distill_data.config_file import load_config
 from distill_data.errors import ConfigError
 from distill_data.schedule_config import Schedule
 from flows.reporting import artifact_key
@@ -89,7 +92,7 @@ def crash_automation(silence: timedelta = SILENCE) -> AutomationCore:
 def notify_automation(settings: Config, deployment: UUID, webhook: UUID) -> AutomationCore:
     """Tells a webhook of every run that failed or crashed; a failed gate is a failed run."""
     return AutomationCore(
-        name=f"distill-data: tell of failures of {settings.name}",
+        name=_notify_name(settings),
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
             match_related={  # pyright: ignore
@@ -103,6 +106,10 @@ def notify_automation(settings: Config, deployment: UUID, webhook: UUID) -> Auto
     )
 
 
+def _notify_name(settings: Config) -> str:
+    return f"distill-data: tell of failures of {settings.name}"
+
+
 def declare(automation: AutomationCore) -> None:
     """Create an automation, or bring the one of this name up to date."""
     with get_client(sync_client=True) as client:
@@ -110,6 +117,21 @@ def declare(automation: AutomationCore) -> None:
             client.update_automation(there[0].id, automation)
         else:
             client.create_automation(automation)
+
+
+def declare_webhook(settings: Config, deployment: UUID, url: str | None) -> None:
+    """Have a webhook told of failures; without a URL, no longer the one that a serve before this one declared."""
+    block_name = f"{TAG}-{artifact_key(settings.name)}"
+    if url is not None:
+        block = Webhook(url=SecretStr(url), headers={"Content-Type": "application/json"})  # pyright: ignore
+        saved = cast(UUID, block.save(block_name, overwrite=True))
+        declare(notify_automation(settings, deployment, saved))
+        return
+    with get_client(sync_client=True) as client:
+        for there in client.read_automations_by_name(_notify_name(settings)):
+            client.delete_automation(there.id)
+    with suppress(ValueError):  # there is none
+        Webhook.delete(block_name)
 
 
 def webhook_url(schedule: Schedule) -> str | None:
@@ -147,10 +169,7 @@ def serve(
     runner = Runner(name=settings.name, heartbeat_seconds=HEARTBEAT_SECONDS)
     deployment = cast(UUID, runner.add_deployment(deployment_of(settings, schedule, config, overrides)))
     declare(crash_automation())
-    if url is not None:
-        block = Webhook(url=SecretStr(url), headers={"Content-Type": "application/json"})  # pyright: ignore
-        saved = cast(UUID, block.save(f"{TAG}-{artifact_key(settings.name)}", overwrite=True))
-        declare(notify_automation(settings, deployment, saved))
+    declare_webhook(settings, deployment, url)
     ready(deployment)
     asyncio.run(_until_interrupted(runner))
     _end_runs(deployment)
@@ -178,5 +197,24 @@ async def _until_interrupted(runner: Runner) -> None:
         await running
 
 
-if __name__ == "__main__":  # for work pools, whose runs nobody serves
+def declare_for_pool(arguments: list[str]) -> None:
+    """What watches over a work pool's runs, which nobody serves: killed ones are found, and failures told of.
+
+    Raises:
+        DistillDataError: the config cannot be read, or its webhook's URL is not in the environment.
+        ObjectNotFound: there is no such deployment.
+    """
+    parser = argparse.ArgumentParser(prog="python -m flows.deployments", description=declare_for_pool.__doc__)
+    parser.add_argument("config", nargs="?", type=Path, help="its schedule.notify is told of failures")
+    parser.add_argument("--deployment", default="distill-data/nightly", help="FLOW/DEPLOYMENT, %(default)s by default")
+    given = parser.parse_args(arguments)
     declare(crash_automation())
+    if given.config is not None:
+        settings = load_config(given.config, [])
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(given.deployment).id
+        declare_webhook(settings, deployment, None if settings.schedule is None else webhook_url(settings.schedule))
+
+
+if __name__ == "__main__":
+    declare_for_pool(sys.argv[1:])

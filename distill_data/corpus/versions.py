@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distill_data.config import CORPUS_NAME
 from distill_data.corpus.manifest import MANIFEST_NAME, read_manifest
-from distill_data.corpus.tags import is_tag, named
+from distill_data.corpus.tags import is_tag, named, read_tags
 from distill_data.errors import CorpusError, InputError
 
 _VERSION = re.compile(r"v([1-9][0-9]*)")
@@ -39,8 +39,16 @@ def list_versions(root: str | Path, name: str) -> list[int]:
 
 
 def next_version(folder: Path) -> int:
-    """The first number above every version in a corpus's folder, complete or not."""
-    return max(_numbers(folder), default=0) + 1
+    """The first number above every version in a corpus's folder, complete or not, and above all that tags ever knew.
+
+    A version that somebody deleted keeps its number: a tag may still name it, and a hub may have it.
+
+    Raises:
+        CorpusError: tags.json is damaged.
+    """
+    moves = [move for moves in read_tags(folder).values() for move in moves]
+    known = [number for move in moves for number in (move.version, move.latest_known) if number is not None]
+    return max([*_numbers(folder), *known], default=0) + 1
 
 
 def parse_reference(reference: str) -> tuple[str, int | str | None]:

@@ -156,7 +156,12 @@ def public_manifest(manifest: Manifest) -> Manifest:
             "config": public_json(manifest.config),
             "teacher": public_json(manifest.teacher),
             "tokenizer": public_json(manifest.tokenizer),
-            "prompts": manifest.prompts.model_copy(update={"sources": public_json(manifest.prompts.sources)}),
+            "prompts": manifest.prompts.model_copy(
+                update={
+                    "sources": public_json(manifest.prompts.sources),
+                    "benchmarks": public_json(manifest.prompts.benchmarks),
+                }
+            ),
         }
     )
 

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import jinja2
 import pytest
 import yaml
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.flows import load_flow_from_entrypoint
 
 from distill_data.config import Config
 from distill_data.errors import ConfigError
 from distill_data.schedule_config import Schedule
-from flows.deployments import COLLISION, crash_automation, declare, deployment_of, notify_automation, webhook_url
+from flows.deployments import (
+    COLLISION,
+    crash_automation,
+    declare,
+    declare_for_pool,
+    declare_webhook,
+    deployment_of,
+    notify_automation,
+    webhook_url,
+)
 from flows.scheduled import TAG, scheduled
 
 PROJECT = Path(__file__).parents[2]
+NIGHTLY = Schedule(cron="0 3 * * *")
 
 
 @pytest.mark.parametrize(("overlap", "strategy"), [("skip", "CANCEL_NEW"), ("queue", "ENQUEUE")])
@@ -57,6 +68,35 @@ def test_declaring_again_changes_what_is_there(settings: Config) -> None:
     assert there.trigger.model_dump(include={"within", "after", "for_each"}) == crash_automation().trigger.model_dump(
         include={"within", "after", "for_each"}
     )
+
+
+def test_a_webhook_is_told_no_more_once_notify_is_left_out(settings: Config) -> None:
+    def declared() -> list[Any]:
+        with get_client(sync_client=True) as client:
+            return client.read_automations_by_name(notify_automation(settings, uuid4(), uuid4()).name)
+
+    deployment = cast(UUID, deployment_of(settings, NIGHTLY, Path("c.yaml"), []).apply())
+    declare_webhook(settings, deployment, None)  # there was none
+    declare_webhook(settings, deployment, "https://hooks.example/T0KEN")
+    assert len(declared()) == 1
+    declare_webhook(settings, deployment, None)
+    assert declared() == []
+    with pytest.raises(ValueError, match="Unable to find block document"):
+        Webhook.load("distill-data-arithmetic")
+
+
+def test_a_work_pools_failures_are_told_of_too(
+    job: dict[str, Any], settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "pool.yaml"
+    config.write_text(yaml.safe_dump(job | {"schedule": {"cron": "0 3 * * *", "notify": "TEAM_HOOK"}}))
+    monkeypatch.setenv("TEAM_HOOK", "https://hooks.example/T0KEN")
+    deployment = cast(UUID, deployment_of(settings.model_copy(update={"name": "nightly"}), NIGHTLY, config, []).apply())
+    declare_for_pool([str(config)])
+    with get_client(sync_client=True) as client:
+        (told,) = client.read_automations_by_name(notify_automation(settings, uuid4(), uuid4()).name)
+        assert client.read_automations_by_name(crash_automation().name)
+    assert f"prefect.deployment.{deployment}" in str(told.trigger)
 
 
 def test_what_a_webhook_is_told_is_json_whatever_the_message_says(settings: Config) -> None:

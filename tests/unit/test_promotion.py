@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def test_what_is_stable_is_compared_with_what_was_before(config: Config) -> None
     assert not built(gated)[1].promoted
     built(changed_gates(gated, max_length_drift=10.0))
     assert "v1" in built(gated)[1].failed_gates[0]
+
+
+def test_a_version_that_somebody_deleted_is_compared_with_no_more(config: Config) -> None:
+    for samples in (2, 3, 4):
+        built(with_samples(config, samples))
+    drifting = changed_gates(with_samples(config, 4), max_length_drift=10.0)
+    shutil.rmtree(find_version(config.root, "replayed@v2"))
+    assert built(drifting)[1].promoted  # compared with v1
+    shutil.rmtree(find_version(config.root, "replayed@v1"))
+    assert built(drifting)[1].promoted
+    shutil.rmtree(find_version(config.root, "replayed@v3"))
+    report, promotion = built(changed_gates(with_samples(config, 4), max_length_drift=1e-9, min_rows=1000))
+    assert report.corpus == "replayed@v4" and not promotion.promoted  # stable names v3, and no other version as v3
 
 
 def test_a_build_says_which_gate_failed_and_what_to_do(config: Config) -> None:

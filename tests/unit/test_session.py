@@ -74,9 +74,19 @@ def test_it_does_not_begin_early_where_the_latest_version_has_this_config(config
         "gates": {"min_rows": 3},
         "schedule": {"cron": "0 3 * * *"},
         "publish": {"to": "hf://o/n"},
+        "storage": {"flush_rows": 7},
+        "compare": {"seeds": [3]},
+        "teacher": config.teacher.model_dump() | {"engine": {"max_num_seqs": 3}},
     }  # around a version, not in it
     with early_session(Config.model_validate(config.model_dump() | around), verbose=False):
         assert calls == []
+    student = {"student": {"model": {"from_config": {"model_type": "llama"}}, "train": {"steps": 3}}}
+    with early_session(Config.model_validate(config.model_dump() | student), verbose=False):
+        assert calls == []
+    other = {"keep": {"per_prompt": 1}}
+    with early_session(Config.model_validate(config.model_dump() | other), verbose=False):
+        assert calls == ["start"]
+    calls.clear()
     more = config.model_copy(update={"keep": config.keep, "name": "other"})
     with early_session(more, verbose=False):
         assert calls == ["start"]

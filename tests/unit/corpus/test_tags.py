@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from distill_data.corpus.tagging import promote_version, remove_tag, roll_back, stable_moves, tag_version
 from distill_data.corpus.tags import TAGS_NAME, named, named_before, read_tags
-from distill_data.corpus.versions import corpus_folder, find_version, list_tags
+from distill_data.corpus.versions import corpus_folder, find_version, list_tags, list_versions, next_version
 from distill_data.errors import CorpusError, InputError
 
 
@@ -59,6 +60,18 @@ def test_a_version_that_is_gone_is_passed_over(root: str) -> None:
         promote(root, version)
     (corpus_folder(root, "sums") / "v2" / "manifest.json").unlink()
     assert roll_back(root, "sums").version == 1
+
+
+def test_a_number_that_a_tag_knew_is_not_given_again(root: str) -> None:
+    """Else the tag would name a version that nobody promoted."""
+    folder = corpus_folder(root, "sums")
+    latest = max(list_versions(root, "sums"))
+    promote(root, latest)
+    shutil.rmtree(folder / f"v{latest}")
+    assert next_version(folder) == latest + 1
+    tag_version(root, f"sums@v{latest - 1}", "best")
+    shutil.rmtree(folder / f"v{latest - 1}")
+    assert next_version(folder) == latest + 1
 
 
 def test_a_removed_tag_names_nothing_and_can_be_brought_back(root: str) -> None:
