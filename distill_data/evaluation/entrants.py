@@ -20,6 +20,7 @@ from distill_data.models import (
     resolve_model,
     tokenizer_fingerprint,
 )
+from distill_data.student.engine import fitting_engine, small_engine
 from distill_data.student.job import StudentPlan
 from distill_data.teacher_config import SoftLabelSelection
 
@@ -87,7 +88,7 @@ def _entrant(plan: StudentPlan, role: Role, model: Baseline) -> Entrant:
         "dtype": plan.student.evaluate.dtype or saved_dtype(folder) or plan.config.teacher.dtype,
         "quantization": None,
         "soft_labels": NO_SOFT_LABELS,
-        "engine": plan.config.teacher.engine.model_copy(update={"servers": None}),  # they run the teacher
+        "engine": (small_engine if role == "student" else fitting_engine)(plan.config.teacher.engine, folder),
     }
     entrant = Entrant(model.name, role, _asked(plan, changes), source, folder)
     if plan.config.teacher.sampling.stop_token_ids and not has_the_corpus_tokens(entrant, plan):

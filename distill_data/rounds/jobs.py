@@ -5,7 +5,6 @@ So a round is planned, resumed and paid once by what plans, resumes and pays bui
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from distill_data.build import BuildPlan, plan_build
@@ -17,9 +16,10 @@ from distill_data.prompt_config import DatasetPrompts
 from distill_data.prompts import PromptSet
 from distill_data.rounds.answers import to_score
 from distill_data.rounds_config import Rounds
+from distill_data.student.engine import small_engine
 from distill_data.student.job import StudentPlan, plan_student
 from distill_data.student_config import Loss, Student
-from distill_data.teacher_config import Engine, Sampling, SoftLabelSelection, Teacher
+from distill_data.teacher_config import Sampling, SoftLabelSelection, Teacher
 
 _NOTHING_DROPPED = Filters(truncated=False, unfinished_thinking=False, missing_answer=False)
 _SMALLEST_LABELS = SoftLabelSelection(min_prob=1.0, max_support=1)  # nobody learns from what the student is sure of
@@ -43,7 +43,7 @@ def plan_answers(settings: Config, number: int, student: StudentPlan, asked: Pro
             "sampling": _sampling(settings, number),
             "soft_labels": _SMALLEST_LABELS,
             "retry_truncated": None,
-            "engine": _engine(teacher.engine, student.folder),
+            "engine": small_engine(teacher.engine, student.folder),
         }
     )
     job = Config(
@@ -121,11 +121,3 @@ def _going_on(before: StudentPlan, rounds: Rounds) -> Student:
 
 def _scoring(teacher: Teacher) -> Teacher:
     return teacher.model_copy(update={"mode": "score", "sampling": Sampling(), "retry_truncated": None})
-
-
-def _engine(engine: Engine, folder: Path) -> Engine:
-    """The teacher's engine for a small model: on one device a replica, in a context that the student has."""
-    context = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    lengths = [length for length in (engine.max_model_len, context) if length is not None]
-    here = {"servers": None, "tensor_parallel_size": 1}  # servers run the teacher
-    return engine.model_copy(update={**here, "max_model_len": min(lengths, default=None)})

@@ -32,8 +32,11 @@ def check_student(student: Student, tokenizer: Any, source: ModelSource, teacher
     if student.task == "classification":
         return _check_classifier(student, tokenizer, list(teacher.labels))
     from distill_data.student.own_tokens import Tokenizers
+    from distill_data.student.thinking import closing_token
     from distill_data.student.vocabulary import own_tokenizer
 
+    if student.train.thinking != "train":
+        closing_token(tokenizer, teacher.reasoning.close_tag)
     own = own_tokenizer(student, tokenizer_fingerprint(tokenizer))
     how = f"learns from {_learnt(student.train)}"
     if own is None:

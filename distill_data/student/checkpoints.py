@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers.trainer_callback import TrainerState
 
 STATE_NAME = "trainer_state.json"  # the Trainer writes it last
+BEST_PREFIX = "best-"  # of files of weights
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
 
 
@@ -28,10 +29,12 @@ def last_checkpoint(folder: Path) -> tuple[Path | None, int]:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Free what only a training that goes on needs."""
+    """Free what only a training that goes on needs: checkpoints, and weights that were best when it looked."""
     for entry in folder.iterdir():
         if _CHECKPOINT.fullmatch(entry.name):
             shutil.rmtree(entry)
+        elif entry.name.startswith(BEST_PREFIX):
+            entry.unlink()
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distill_data.student import ranks
+from distill_data.student.checkpoints import BEST_PREFIX
 from distill_data.student.metrics import Metrics
 from distill_data.student.result import EvaluationResult
 from distill_data.student_config import EarlyStopping
@@ -38,7 +39,7 @@ class HeldOutLooks(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Forgets weights that were best once: no training goes back before this checkpoint."""
         best = self._best_step()
-        for file in self._folder.glob("best-*") if ranks.is_main() else ():
+        for file in self._folder.glob(f"{BEST_PREFIX}*") if ranks.is_main() else ():
             if best is None or file != self._file(best):
                 file.unlink()
 
@@ -47,7 +48,7 @@ class HeldOutLooks(TrainerCallback):
         return min(looks, key=lambda line: line[_VALUE])["step"] if looks else None
 
     def _file(self, step: int) -> Path:
-        return self._folder / f"best-{step}.safetensors"
+        return self._folder / f"{BEST_PREFIX}{step}.safetensors"
 
     def _look(self, step: int, model: Any, control: TrainerControl) -> None:
         found = self._measure(model)
@@ -67,8 +68,6 @@ class HeldOutLooks(TrainerCallback):
         with torch.no_grad():
             for name, values in _trained(model).items():
                 values.copy_(weights[name])
-        for file in self._folder.glob("best-*"):
-            file.unlink()
         return best
 
 

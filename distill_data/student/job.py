@@ -109,6 +109,8 @@ def plan_student(settings: Config, corpus: Corpus) -> StudentPlan:
         ingredients["tokenizer"] = tokenizer_fingerprint(own)
     if isinstance(student.model, str):
         ingredients["model"] = model_fingerprint(resolve_model(student.model, student.revision))
+    elif student.model.from_teacher is not None:
+        ingredients["teacher"] = model_fingerprint(teacher_source(settings.teacher))
     name = f"{corpus.name}-v{corpus.version}-{digest(ingredients)[:8]}"
     return StudentPlan(settings, student, corpus, Path(settings.root) / "students" / name)
 

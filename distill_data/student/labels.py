@@ -15,6 +15,7 @@ from distill_data.mapped import mapped_table
 from distill_data.models import ModelSource, load_tokenizer, resolve_model, tokenizer_fingerprint
 from distill_data.records import SOFT_LABELS_SCHEMA
 from distill_data.student.label_kind import HeldOut, LabelKind
+from distill_data.student.thinking import behind_closed_thought, closing_token, cut_thinking, opened_by_prompt
 from distill_data.student_config import Student
 from distill_data.teacher_config import Teacher
 
@@ -38,7 +39,7 @@ class StudentLabels:
     """
 
     def __init__(self, corpus: Corpus, student: Student, teacher: Teacher):
-        self._corpus, self._train = corpus, student.train
+        self._corpus, self._train, self._tags = corpus, student.train, teacher.reasoning
         teachers = corpus_tokenizer(corpus, teacher)
         self._references = student.train.learns == "reference"
         self._own = _own_tokenizers(student, teachers, teacher)
@@ -110,8 +111,16 @@ class StudentLabels:
                 aligned = self._train.loss.objective == "uld" and not references
                 learnt = in_own_tokens(texts.select(_TEXT_COLUMNS), batch, learnt, self._own, aligned=aligned)
             if references:
-                learnt = with_references(learnt, texts["reference"].to_pylist(), self.tokenizer)
+                learnt = with_references(learnt, self._answers(learnt, texts), self.tokenizer)
             yield learnt
+
+    def _answers(self, prompts: pa.RecordBatch, texts: pa.Table) -> list[str | None]:
+        """The references; behind a prompt that ends in an open thought, a closed one first."""
+        opened = opened_by_prompt(prompts, self.tokenizer, self._tags.open_tag).tolist()
+        return [
+            behind_closed_thought(text, self._tags.close_tag) if text is not None and thinks else text
+            for text, thinks in zip(texts["reference"].to_pylist(), opened, strict=True)
+        ]
 
 
 def teacher_source(teacher: Teacher) -> ModelSource:
@@ -150,8 +159,6 @@ def _thinking_cut(
     how = student.train.thinking
     if how == "train":
         return lambda batch: batch
-    from distill_data.student.thinking import closing_token, cut_thinking, opened_by_prompt
-
     closing, open_tag = closing_token(tokenizer, teacher.reasoning.close_tag), teacher.reasoning.open_tag
 
     def opened(batch: pa.RecordBatch) -> np.ndarray:

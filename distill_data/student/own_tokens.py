@@ -19,6 +19,7 @@ import pyarrow as pa
 from distill_data.errors import StudentError
 from distill_data.records import SOFT_LABEL_FIELDS, SOFT_LABELS_SCHEMA, Message
 from distill_data.student.alignment import same_starts, token_starts
+from distill_data.student.thinking import behind_closed_thought
 from distill_data.teacher_config import Teacher
 
 _SEEN = ("prompt_token_ids", "completion_token_ids")
@@ -58,12 +59,17 @@ class Tokenizers:
         """What the student is to say where its teacher said `said` behind `rendered`.
 
         A thought that only the teacher's template opens is opened by the student, and one that only the student's
-        template opens is not opened again: else it would be asked with other prompts than it has learnt.
+        template opens is not opened again: else it would be asked with other prompts than it has learnt. There a
+        teacher that did not think has the thought closed first, or all would be a thought.
         """
         if self.teacher.prompt_format == "text" or self._opened(rendered) == self.opens_thought:
             return said
-        tag = self.teacher.reasoning.open_tag
-        return said.removeprefix(tag).lstrip() if self.opens_thought else rendered[rendered.rindex(tag) :] + said
+        tag, close = self.teacher.reasoning.open_tag, self.teacher.reasoning.close_tag
+        if not self.opens_thought:
+            return rendered[rendered.rindex(tag) :] + said
+        if said.startswith(tag):
+            return said.removeprefix(tag).lstrip()
+        return said if close in said else behind_closed_thought(said, close)
 
     def _rendered(self, asked: list[Message]) -> str:
         options = self.teacher.chat_template_kwargs

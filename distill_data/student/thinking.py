@@ -29,6 +29,11 @@ def closing_token(tokenizer: Any, close_tag: str) -> int:
     return ids[0]
 
 
+def behind_closed_thought(answer: str, close_tag: str) -> str:
+    """What a model says that answers at once where its prompt ended in an open thought."""
+    return f"{close_tag}\n\n{answer}" if close_tag else answer
+
+
 def opened_by_prompt(batch: pa.RecordBatch, tokenizer: Any, open_tag: str) -> np.ndarray:
     """Whether the prompt of a trace ends in `open_tag`, as some chat templates write it: bool [rows]."""
     if not open_tag:

@@ -81,6 +81,8 @@ class Recorder(TrainerCallback):
             )
         point = LossPoint(state.global_step, loss, kl, cross_entropy, self._learning_rate)
         self._metrics.add(**asdict(point), tokens=self.tokens)
+        if state.global_step >= state.max_steps:  # resumed from here, the Trainer would make one more
+            control.should_save = False
         self.on_step(TrainProgress(self.steps, point, self.tokens))
 
 

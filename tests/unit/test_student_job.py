@@ -20,6 +20,7 @@ from distill_data.models import load_tokenizer, resolve_model
 from distill_data.report.student import student_summary
 from distill_data.student.check import check_student
 from distill_data.student.job import StudentPlan, evaluate, plan_student, report_student, train
+from distill_data.student.labels import StudentLabels
 from distill_data.student.result import EvaluationResult
 from distill_data.student_config import Student, Train
 from distill_data.teacher_config import Teacher
@@ -358,6 +359,44 @@ def test_a_card_names_what_was_learnt_and_minimised(config: Config, name: str) -
     curve = json.loads((job.folder / "training.json").read_text())["loss_curve"]
     key = "cross_entropy" if name == "baseline" else "kl"
     assert figure in line and line.endswith(f"| {curve[0][key]:.3f}, {curve[-1][key]:.3f} nats |")
+
+
+def test_a_thought_that_does_not_close_with_one_token_is_refused_before_anything_is_paid_for(
+    config: Config, tiny_model: Path
+) -> None:
+    source = resolve_model(str(tiny_model))
+    student = Student.model_validate(STUDENT | {"train": {"thinking": "drop"}})
+    with pytest.raises(StudentError, match=r"closes its thoughts with one token.* set thinking: train"):
+        check_student(student, load_tokenizer(source), source, config.teacher)
+
+
+def test_layers_of_another_teacher_are_another_student(config: Config, tmp_path: Path) -> None:
+    other = shutil.copytree(config.teacher.model, tmp_path / "other")
+    written = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(written | {"rms_norm_eps": 1e-3}))
+    layers = {"model": {"from_teacher": {"layers": [0]}}}
+    names = {
+        plan_student(
+            Config.model_validate(config.model_dump() | {"student": layers, "teacher": teacher}), corpus(config)
+        ).folder
+        for teacher in (config.teacher.model_dump(), config.teacher.model_dump() | {"model": str(other)})
+    }
+    assert len(names) == 2
+
+
+def test_references_behind_an_open_thought_close_it_first(config: Config, tmp_path: Path) -> None:
+    own = make_metaspace_tokenizer()
+    own.chat_template = str(own.chat_template) + "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}"
+    own.save_pretrained(tmp_path / "opening")
+    train = {"learns": "reference", "loss": {"objective": "text"}}
+    student = STUDENT | {"tokenizer": str(tmp_path / "opening"), "train": train}
+    settings = Config.model_validate(config.model_dump() | {"student": student})
+    assert settings.student is not None
+    labels = StudentLabels(corpus(config), settings.student, settings.teacher)
+    row = labels.train(tmp_path).slice(0, 1).to_pylist()[0]
+    assert labels.tokenizer.decode(row["prompt_token_ids"]).endswith("<think>\n")
+    reference = corpus(config).table("traces")["reference"][0].as_py()
+    assert labels.tokenizer.decode(row["completion_token_ids"][:-1]) == f"</think>\n\n{reference}"
 
 
 def test_the_card_of_a_student_of_references_names_no_teacher(config: Config) -> None:

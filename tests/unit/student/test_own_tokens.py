@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from distill_data.errors import StudentError
+from distill_data.reasoning import split_completion
 from distill_data.records import SOFT_LABELS_SCHEMA, Prompt
 from distill_data.student.own_tokens import Tokenizers, in_own_tokens
 from distill_data.student.thinking import closing_token, cut_thinking
-from distill_data.teacher_config import Teacher
+from distill_data.teacher_config import Reasoning, Teacher
 from distill_data.teachers.rendering import render_prompts
 from tests.tiny_model import make_tokenizer
 from tests.unit.student.other_tokenizers import make_metaspace_tokenizer
@@ -146,6 +147,22 @@ def test_a_thought_that_only_the_students_template_opens_is_not_opened_again(bot
     assert labelled(row)[0] == (0, len(both.teachers("<think>", add_special_tokens=False)["input_ids"]))
     for at, teachers in labelled(row):
         assert "<think>" + pair.own.decode(row["completion_token_ids"][:at]) == both.teachers.decode(said[:teachers])
+
+
+def test_a_teacher_that_did_not_think_has_the_students_thought_closed(both: Tokenizers) -> None:
+    """Else all that the student says would be a thought, and none of it an answer."""
+    pair = Tokenizers(opening(make_metaspace_tokenizer()), both.teachers, TEACHER)
+    traces, labels = said_by_teacher(both)
+    for number in (1, 2):
+        row = in_own_tokens(traces, labels, labels, pair, aligned=True).to_pylist()[number]
+        ids = row["completion_token_ids"][:-1] if FINISH[number] == "stop" else row["completion_token_ids"]
+        assert pair.own.decode(ids) == f"</think>\n\n{SAID[number]}"
+        split = split_completion(f"</think>\n\n{SAID[number]}", "<think>\n", Reasoning())
+        assert split.finished and split.answer == SAID[number]
+        said = labels.column("completion_token_ids")[number].as_py()
+        for at, teachers in labelled(row):
+            read = pair.own.decode(row["completion_token_ids"][:at])
+            assert read == "</think>\n\n" + both.teachers.decode(said[:teachers])
 
 
 @pytest.mark.parametrize("how", ["mask", "drop"])

@@ -251,6 +251,32 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     assert not list(again.folder.glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize("early_stopping", [None, EarlyStopping(every=2, patience=5)])
+def test_a_training_that_could_not_be_saved_goes_on_to_the_same_end(
+    early_stopping: Any, scored: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A full disk, say, after its last step, at which a checkpoint would be due."""
+    config = student(
+        vocabulary, steps=6, batch_size=8, learning_rate=5e-2, checkpoint_every=3, early_stopping=early_stopping
+    )
+    few, held_out = scored.slice(HELD_OUT, 32), HeldOut(scored.slice(0, HELD_OUT))
+
+    def train(name: str) -> TrainResult:
+        return train_student(TrainJob(config, few, tokenizer, tmp_path / name, held_out=held_out), lambda now: None)
+
+    whole = train("whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("distill_data.student.training._save", lambda *_: (_ for _ in ()).throw(Killed))
+        train("full")
+    again = train("full")
+    assert again.loss_curve == whole.loss_curve and again.steps == whole.steps
+    assert again.best_step == whole.best_step and again.tokens == whole.tokens
+    both = [load_file(folder / "model.safetensors") for folder in (whole.folder, again.folder)]
+    assert all(torch.equal(both[0][name], both[1][name]) for name in both[0])
+    assert not [*again.folder.glob("best-*"), *again.folder.glob("checkpoint-*")]
+
+
 def test_early_stopping_keeps_the_weights_that_were_best(
     scored: pa.Table, tokenizer: Any, vocabulary: int, tmp_path: Path
 ) -> None:
