@@ -183,7 +183,7 @@ class Train(Section):
     """`train`: the student learns to think as the teacher does. `mask`: it reads the teacher's thinking and learns the
     answer alone. `drop`: the thinking is left out, and the student learns to answer at once; where the chat template
     opens the thought, it learns to close it first. Thinking ends with the first `teacher.reasoning.close_tag`, which
-    has to be one token."""
+    has to be one token. References have none."""
     learns: Annotated[Literal["trace", "reference"], Field(exclude_if=lambda learns: learns == "trace")] = "trace"
     """`trace`: what the teacher said. `reference`: the source's own reference to the same prompt, with `loss:
     {objective: text}`; what a student learns without a teacher. Of a classifier it says what the hard label is, which
