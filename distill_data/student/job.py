@@ -125,6 +125,7 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
         StudentError: student and corpus do not fit together; see `training.train_student`.
     """
     from distill_data.student.card import write_student_card
+    from distill_data.student.checkpoints import remove_checkpoints
     from distill_data.student.training import train_student
 
     def make(folder: Path) -> None:
@@ -135,6 +136,7 @@ def train(plan: StudentPlan, on_step: Callable[[TrainProgress], None]) -> None:
                 train_student(_job(plan, folder), on_step)
         if not ranks.is_main():
             return
+        remove_checkpoints(folder)  # of one that was killed when it was done
         write_student_card(plan, folder)
         origin = {"corpus": plan.corpus.reference, "digest": plan.corpus.manifest.digest}
         (folder / "corpus.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")

@@ -18,7 +18,7 @@ def make_once(folder: Path, is_whole: Callable[[], bool], make: Callable[[Path],
 
     Makers of one folder take turns by `.NAME.lock` beside it, which the kernel drops when its holder dies: whoever
     had to wait finds the folder whole. A killed maker's folder is given to the next one as it was left; one whose
-    making failed is removed, and so is half a folder under the name itself.
+    making failed is removed unless it has checkpoints, and so is half a folder under the name itself.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -31,7 +31,8 @@ def make_once(folder: Path, is_whole: Callable[[], bool], make: Callable[[Path],
         try:
             make(staging)
         except DistillDataError:
-            shutil.rmtree(staging, ignore_errors=True)
+            if not any(staging.glob("checkpoint-*")):  # what a training can go on from is not lost
+                shutil.rmtree(staging, ignore_errors=True)
             raise
         os.replace(staging, folder)
         sync_folder(folder.parent)

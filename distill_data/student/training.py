@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from distill_data.errors import StudentError
 from distill_data.models import ModelSource
+from distill_data.parquet import place
 from distill_data.student import ranks
 from distill_data.student.arguments import training_arguments
 from distill_data.student.checkpoints import last_checkpoint, remove_checkpoints
@@ -248,7 +249,7 @@ def check_context(model: PreTrainedModel, longest: int) -> None:
 
 
 def _write_report(result: TrainResult, student: Student) -> None:
-    """Write training.json into the student's folder."""
+    """Write training.json, which says that the training is done, into the student's folder, whole or not at all."""
     report = asdict(result) | {"student": student.model_dump(mode="json")}
     del report["folder"]
-    (result.folder / "training.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    place((json.dumps(report, indent=2) + "\n").encode(), result.folder / "training.json")
