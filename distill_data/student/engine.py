@@ -1,4 +1,4 @@
-"""The engine that a student answers in."""
+"""The engine that a student answers in, and a baseline beside it."""
 
 from __future__ import annotations
 
